@@ -1,0 +1,1 @@
+"""The files of a repository: segments (the log), the LMDB index, locks."""

@@ -1,0 +1,208 @@
+"""The LMDB index: derivable from the segments, and the only module that imports lmdb.
+
+Transactions are not synced: killing processes cannot hurt LMDB (its pages are in the kernel), and after a power loss
+the index is rebuilt rather than trusted. A write transaction begins and ends inside one synchronous function.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lmdb
+
+from storage.errors import Corrupt, StorageFull
+
+Table = Any
+
+
+class Txn(Protocol):
+    """A transaction: what the stores use of lmdb.Transaction."""
+
+    def get(self, key: bytes, *, db: Table) -> bytes | None:
+        """The value of a key, None where there is none."""
+
+    def put(self, key: bytes, value: bytes, *, overwrite: bool = True, db: Table) -> bool:
+        """Set the value of a key; whether it was set (always, unless `overwrite` is false)."""
+
+    def delete(self, key: bytes, *, db: Table) -> bool:
+        """Delete a key; whether it was there."""
+
+    def cursor(self, *, db: Table) -> Any:
+        """A cursor over a table, to be used in a `with` block."""
+
+
+MAP_SIZE = 1 << 40
+_TABLES = ("meta", "objects", "commits", "refs", "operations", "staged", "directories", "changes", "ends", "journals")
+_NUMBER = 8
+_Key = tuple[int, int, int]
+
+
+class Index:
+    """The tables of a repository. Thread-safe, and safe to carry across fork (the child opens its own)."""
+
+    meta: Table
+    """name → value: sequence numbers, ids, generation."""
+    objects: Table
+    """digest → place, codec, checksum."""
+    commits: Table
+    """digest → time in ns."""
+    refs: Table
+    """name → value."""
+    operations: Table
+    """sequence → place of the record."""
+    staged: Table
+    """directory id + name → row."""
+    directories: Table
+    """staged directory id → base root, mtime."""
+    changes: Table
+    """generation → what changed, for other processes; only the latest."""
+    ends: Table
+    """segment id → acknowledged end, synced end."""
+    journals: Table
+    """segment id + branch → highest sequence number it stages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        try:
+            self._key, self._env = _borrow(self.folder)
+            for name in _TABLES:
+                setattr(self, name, self._env.open_db(name.encode()))
+        except (lmdb.Error, OSError) as error:
+            raise Corrupt(f"the index cannot be opened: {error}", where=str(self.folder)) from error
+
+    def _environment(self) -> lmdb.Environment:
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._open()
+        return self._env
+
+    @contextmanager
+    def read(self) -> Iterator[Txn]:
+        """A snapshot of all tables."""
+        txn = self._environment().begin()
+        try:
+            yield cast(Txn, txn)
+        except lmdb.Error as error:
+            raise Corrupt(f"the index cannot be read: {error}", where=str(self.folder)) from error
+        finally:
+            txn.abort()
+
+    @contextmanager
+    def write(self) -> Iterator[Txn]:
+        """One atomic change of the tables, alone among all processes; nothing of it stays if the block raises."""
+        try:
+            with self._environment().begin(write=True) as txn:
+                yield cast(Txn, txn)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise StorageFull(f"the index cannot be written: {error}") from error
+        except lmdb.Error as error:
+            if "No space left" in str(error):
+                raise StorageFull(f"the index cannot be written: {error}") from error
+            raise Corrupt(f"the index cannot be written: {error}", where=str(self.folder)) from error
+
+    def sync(self) -> None:
+        """Make the index itself survive power loss; needed only before it is marked clean."""
+        self._environment().sync(True)
+
+    def close(self) -> None:
+        """Let go of the environment."""
+        if self._pid == os.getpid():
+            _give_back(self._key)
+
+    def number(self, txn: Txn, name: bytes) -> int:
+        """A counter's value, 0 where it was never set."""
+        return int.from_bytes(txn.get(name, db=self.meta) or b"", "big")
+
+    def set_number(self, txn: Txn, name: bytes, value: int) -> None:
+        """Set a counter."""
+        txn.put(name, value.to_bytes(_NUMBER, "big"), db=self.meta)
+
+    def next_number(self, txn: Txn, name: bytes) -> int:
+        """The counter's next value, starting at 1."""
+        value = self.number(txn, name) + 1
+        self.set_number(txn, name, value)
+        return value
+
+    def next_sequence(self, txn: Txn) -> int:
+        """A sequence number above every one ever written to a segment, also by a process that died while writing.
+
+        It is taken from the clock that runs since boot, over a base that is set anew at the first open after a boot: a
+        number once used, though its transaction never happened, is in the past.
+        """
+        last = self.number(txn, b"sequence")
+        clock = self.number(txn, b"sequence-base") + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        sequence = max(last + 1, clock)
+        self.set_number(txn, b"sequence", sequence)
+        return sequence
+
+    def scan(self, txn: Txn, table: Table, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The rows whose keys begin with `prefix`, in order, those behind `prefix + after` only."""
+        with txn.cursor(db=table) as cursor:
+            found = cursor.set_range(prefix + after)
+            if found and after and cursor.key() == prefix + after:
+                found = cursor.next()
+            while found:
+                key, value = cursor.item()
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+                found = cursor.next()
+
+
+# LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.
+_shared: dict[_Key, tuple[lmdb.Environment, int]] = {}
+_sharing = threading.Lock()
+
+
+def _borrow(folder: Path) -> tuple[_Key, lmdb.Environment]:
+    found = folder.stat()
+    key = (os.getpid(), found.st_dev, found.st_ino)
+    with _sharing:
+        # After a fork the parent's environment is of no use here, and LMDB opens none beside it. Closing it in the child
+        # leaves the parent's alone: reader slots and locks belong to the process.
+        for old in [old for old in _shared if old[0] != key[0]]:
+            _shared.pop(old)[0].close()
+        environment, users = _shared.get(key) or (_environment(folder), 0)
+        _shared[key] = (environment, users + 1)
+        return key, environment
+
+
+def _give_back(key: _Key) -> None:
+    with _sharing:
+        environment, users = _shared.pop(key)
+        if users > 1:
+            _shared[key] = (environment, users - 1)
+        else:
+            environment.close()
+
+
+def _environment(folder: Path) -> lmdb.Environment:
+    environment = lmdb.open(
+        str(folder),
+        map_size=MAP_SIZE,
+        max_dbs=len(_TABLES),
+        max_readers=1024,
+        sync=False,
+        metasync=False,
+        readahead=False,
+        create=True,
+    )
+    environment.reader_check()
+    return environment
+
+
+def number_key(value: int) -> bytes:
+    """A number as a key that sorts like it."""
+    return value.to_bytes(_NUMBER, "big")

@@ -1,0 +1,84 @@
+"""Who is here: the presence lock of a repository, and the identity of processes for writer locks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """A process, told apart from a later one with the same pid by its start time and the boot it ran in."""
+
+    pid: int
+    started: int
+    boot: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs on this machine."""
+        return self.boot == boot_id() and start_time(self.pid) == self.started
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is none or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def this_process() -> Owner:
+    """The identity of this process."""
+    pid = os.getpid()
+    return Owner(pid, start_time(pid) or 0, boot_id())
+
+
+class Presence:
+    """A shared lock on the repository for as long as it is open in this process.
+
+    The first to come and the last to leave hold it alone for a moment: that is when recovery and the clean mark are safe.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    def enter(self, recover: Callable[[], object]) -> bool:
+        """Take the lock; `recover` runs first, alone, if nobody else has the repository open. Whether it ran."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            return False
+        recover()
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        return True
+
+    def leave(self, finish: Callable[[], None]) -> None:
+        """Give the lock back; `finish` runs first, alone, if nobody else has the repository open."""
+        with self._lock:
+            if self._fd < 0:
+                return
+            if self._pid == os.getpid() and self._alone():
+                finish()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _alone(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

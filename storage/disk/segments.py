@@ -1,0 +1,343 @@
+"""Segments: the append-only files that hold everything. Formats stand in storage/FORMAT.md.
+
+A segment has one writer at a time, which holds a lock on the file; readers need none. Places given out by `append`
+stay valid until the segment is deleted. Reading checks nothing: callers check what they read against the checksum in
+the index row, `scan` checks all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import xxhash
+
+from storage.disk import files
+from storage.errors import Corrupt, NewerFormat
+from storage.model.digest import NO_DIGEST, Digest
+from storage.model.records import Place
+
+FORMAT_VERSION = 1
+SEAL_SIZE = 1 << 28
+"""A segment this large is not appended to any more."""
+
+_FILE = struct.Struct("<8sIIIIQ")
+_FILE_MAGIC = b"ARBORSEG"
+FILE_SIZE = 40
+_RECORD = struct.Struct("<4sBBHIIQ32sQ")
+_MAGIC = b"arb\x01"
+RECORD_SIZE = _RECORD.size + 8
+_CHECK = struct.Struct("<Q")
+_GAP, _SPAN = 4096, 1 << 22  # places this close are read together, this many bytes at most
+
+
+class RecordKind(IntEnum):
+    """What a record of a segment holds. Below 16: objects, found by digest. From 16 on: changes, in order of sequence."""
+
+    CHUNK = 1
+    NODE = 2
+    COMMIT = 3
+    CHUNK_LIST = 4
+    STAGE = 16
+    REFS = 17
+
+
+class SegmentKind(IntEnum):
+    """LOG segments are for ever (until gc); JOURNAL segments go when all they stage has been committed."""
+
+    LOG = 1
+    JOURNAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record to append: its payload comes in parts, already packed by `codec` from `raw_length` bytes."""
+
+    kind: RecordKind
+    parts: Sequence[bytes | memoryview]
+    raw_length: int
+    digest: Digest = NO_DIGEST
+    sequence: int = 0
+    codec: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record met by a scan; `payload` is None where its bytes are damaged."""
+
+    kind: int
+    codec: int
+    raw_length: int
+    digest: Digest
+    sequence: int
+    checksum: int
+    place: Place
+    payload: memoryview | None
+
+
+def checksum(data: bytes | memoryview) -> int:
+    """XXH3-64 (https://github.com/Cyan4973/xxHash) of a stored payload."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def checksum_parts(parts: Sequence[bytes | memoryview]) -> int:
+    """The checksum of the parts joined."""
+    if len(parts) == 1:
+        return xxhash.xxh3_64_intdigest(parts[0])
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
+
+
+def file_header(kind: SegmentKind, segment: int, salt: int) -> bytes:
+    """The first bytes of a segment file."""
+    body = _FILE.pack(_FILE_MAGIC, FORMAT_VERSION, kind, segment, 0, salt)
+    return body + _CHECK.pack(xxhash.xxh64_intdigest(body))
+
+
+def parse_file_header(data: bytes | memoryview, path: Path) -> tuple[SegmentKind, int, int]:
+    """Kind, id and salt of a segment file; Corrupt or NewerFormat."""
+    if len(data) < FILE_SIZE or _CHECK.unpack_from(data, _FILE.size)[0] != xxhash.xxh64_intdigest(data[: _FILE.size]):
+        raise Corrupt(f"{path} does not begin as a segment does", where=str(path))
+    magic, version, kind, segment, _, salt = _FILE.unpack_from(data)
+    if magic != _FILE_MAGIC or kind not in (1, 2):
+        raise Corrupt(f"{path} is not a segment", where=str(path))
+    if version > FORMAT_VERSION:
+        raise NewerFormat(
+            f"{path} has format {version}, this arborfs reads up to {FORMAT_VERSION}: install a newer one"
+        )
+    return SegmentKind(kind), segment, salt
+
+
+class Segment:
+    """One segment file, open for appending by this process alone."""
+
+    def __init__(self, path: Path, kind: SegmentKind, segment: int, fd: int, salt: int, end: int) -> None:
+        self.path = path
+        self.kind = kind
+        self.id = segment
+        self.end = end
+        self.fd = fd
+        self._salt = salt
+
+    @classmethod
+    def create(cls, path: Path, kind: SegmentKind, segment: int) -> Segment:
+        """A new segment file with that id."""
+        fd = files.create(path)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        salt = int.from_bytes(os.urandom(8), "little")
+        end = files.append(fd, [file_header(kind, segment, salt)], 0)
+        return cls(path, kind, segment, fd, salt, end)
+
+    @classmethod
+    def adopt(cls, path: Path, acknowledged: Callable[[], int | None]) -> Segment | None:
+        """The segment file at `path` to append to, unless another process appends to it.
+
+        What lies behind its acknowledged end (asked once the lock is held) was written by a process that died before
+        it could acknowledge it, and is cut off.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind, segment, salt = parse_file_header(os.pread(fd, FILE_SIZE, 0), path)
+            size = os.fstat(fd).st_size
+        except (BlockingIOError, Corrupt):
+            os.close(fd)
+            return None
+        end = acknowledged()
+        if end is None or size < end or not path.exists():
+            os.close(fd)
+            return None
+        if size > end:
+            files.truncate(fd, end)
+        return cls(path, kind, segment, fd, salt, end)
+
+    def append(self, records: Sequence[Record]) -> list[tuple[Place, int]]:
+        """Append records, all or none; where each one's payload lies, and its checksum."""
+        parts: list[bytes | memoryview] = []
+        placed: list[tuple[Place, int]] = []
+        at = self.end
+        for record in records:
+            length = sum(map(len, record.parts))
+            check = checksum_parts(record.parts)
+            body = _RECORD.pack(
+                _MAGIC,
+                record.kind,
+                record.codec,
+                0,
+                length,
+                record.raw_length,
+                record.sequence,
+                record.digest,
+                check,
+            )
+            parts.append(body + _CHECK.pack(xxhash.xxh64_intdigest(body, self._salt ^ at)))
+            parts.extend(record.parts)
+            placed.append((Place(self.id, at + RECORD_SIZE, length), check))
+            at += RECORD_SIZE + length
+        self.end = files.append(self.fd, parts, self.end)
+        return placed
+
+    def take_back(self, end: int) -> None:
+        """Cut off what was appended behind `end`, which nobody was told of."""
+        files.truncate(self.fd, end)
+        self.end = end
+
+    def sync(self) -> None:
+        """Make everything appended so far survive power loss."""
+        files.sync(self.fd)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next record belongs into a new segment."""
+        return self.end >= SEAL_SIZE
+
+    def close(self) -> None:
+        """Let go of the file; another process may append to it then."""
+        os.close(self.fd)
+
+
+class Segments:
+    """The segment files of a repository, for reading. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fds: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def path(self, segment: int, kind: SegmentKind) -> Path:
+        """Where the segment's file is, or would be."""
+        return self.folder / f"{segment:08x}.{'log' if kind is SegmentKind.LOG else 'journal'}"
+
+    def paths(self) -> dict[int, Path]:
+        """All segment files by id."""
+        found = {}
+        for path in self.folder.iterdir():
+            if path.suffix in (".log", ".journal"):
+                with suppress(ValueError):
+                    found[int(path.stem, 16)] = path
+        return found
+
+    def paths_of(self, segment: int) -> Path | None:
+        """The segment's file, None when there is none."""
+        for kind in SegmentKind:
+            path = self.path(segment, kind)
+            if path.exists():
+                return path
+        return None
+
+    def read_many(self, places: Sequence[Place]) -> list[bytes]:
+        """The bytes at each place, in the order given; places close together are read at once."""
+        order = sorted(range(len(places)), key=lambda i: (places[i].segment, places[i].offset))
+        out: list[bytes] = [b""] * len(places)
+        at = 0
+        while at < len(order):
+            first = places[order[at]]
+            last, stop = first.offset + first.length, at + 1
+            while stop < len(order):
+                place = places[order[stop]]
+                reaches = max(last, place.offset + place.length)
+                if place.segment != first.segment or place.offset - last > _GAP or reaches - first.offset > _SPAN:
+                    break
+                last, stop = reaches, stop + 1
+            block = self.read(Place(first.segment, first.offset, last - first.offset))
+            base = first.offset
+            for i in order[at:stop]:
+                start = places[i].offset - base
+                out[i] = block[start : start + places[i].length]
+            at = stop
+        return out
+
+    def read(self, place: Place) -> bytes:
+        """The bytes at `place`; Corrupt where the file is gone or too short. Checks nothing else."""
+        data = self._pread(place)
+        if len(data) != place.length:
+            raise Corrupt(
+                f"segment {place.segment:08x} ends before the {place.length} bytes at {place.offset}: it was cut off",
+                where=f"{place.segment:08x}:{place.offset}",
+            )
+        return data
+
+    def _pread(self, place: Place) -> bytes:
+        fd = self._fds.get(place.segment)
+        if fd is None:
+            fd = self._open(place.segment)
+        try:
+            return os.pread(fd, place.length, place.offset)
+        except OSError as error:
+            raise files.failure(error, f"read segment {place.segment:08x}") from error
+
+    def _open(self, segment: int) -> int:
+        with self._lock:
+            if segment in self._fds:
+                return self._fds[segment]
+            for kind in SegmentKind:
+                with suppress(FileNotFoundError):
+                    fd = os.open(self.path(segment, kind), os.O_RDONLY | os.O_CLOEXEC)
+                    self._fds[segment] = fd
+                    return fd
+        raise Corrupt(f"segment {segment:08x} is missing", where=f"{segment:08x}")
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            for fd in self._fds.values():
+                os.close(fd)
+            self._fds.clear()
+
+
+def scan(data: memoryview, path: Path) -> Iterator[Found]:
+    """Every record of a segment file, in order, each checked; damaged ones come with payload None.
+
+    Where a header is damaged the scan goes on at the next byte that begins a valid one. The header's checksum is salted
+    with the file's own salt and the record's offset, so that a segment stored as data is never taken for records.
+    """
+    _, segment, salt = parse_file_header(data[:FILE_SIZE], path)
+    at = FILE_SIZE
+    while at + RECORD_SIZE <= len(data):
+        body = data[at : at + _RECORD.size]
+        if not _valid_header(body, data, at, salt):
+            at = _next_header(data, at + 1, salt)
+            continue
+        _, kind, codec, _, length, raw_length, sequence, digest, check = _RECORD.unpack(body)
+        place = Place(segment, at + RECORD_SIZE, length)
+        payload: memoryview | None = data[place.offset : place.offset + length]
+        if payload is not None and (len(payload) != length or checksum(payload) != check):
+            payload = None
+        yield Found(kind, codec, raw_length, Digest(digest), sequence, check, place, payload)
+        after = place.offset + length
+        if payload is None and not _valid_header(data[after : after + _RECORD.size], data, after, salt):
+            after = _next_header(data, at + 1, salt)
+        at = after
+
+
+def _valid_header(body: memoryview, data: memoryview, at: int, salt: int) -> bool:
+    if len(body) < _RECORD.size or body[:4] != _MAGIC or at + RECORD_SIZE > len(data):
+        return False
+    expected: int = _CHECK.unpack_from(data, at + _RECORD.size)[0]
+    return expected == xxhash.xxh64_intdigest(body, salt ^ at)
+
+
+def _next_header(data: memoryview, start: int, salt: int) -> int:
+    window = 1 << 20
+    at = start
+    while at < len(data):
+        block = bytes(data[at : at + window + len(_MAGIC) - 1])
+        found = block.find(_MAGIC)
+        while found >= 0:
+            if _valid_header(data[at + found : at + found + _RECORD.size], data, at + found, salt):
+                return at + found
+            found = block.find(_MAGIC, found + 1)
+        at += window
+    return len(data)

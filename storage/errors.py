@@ -1,0 +1,168 @@
+"""Every error arborfs raises on purpose, grouped by what the caller can do about it.
+
+    ArborError
+      Usage       the call cannot be right: change the call          (exit code 2)
+      Missing     something named is not there: name another         (exit code 3)
+      State       right call, wrong moment: do what the text says    (exit code 4)
+      Busy        someone else holds it: wait, or take it over       (exit code 5)
+      Damage      bytes on disk are wrong or cannot be kept          (exit code 6)
+
+Each class also inherits the built-in exception it resembles, so that callers who know only Python catch the
+right thing. The first line of a class docstring says what happened; instances carry the data.
+"""
+
+from __future__ import annotations
+
+
+class ArborError(Exception):
+    """Something arborfs refuses to do, or found to be wrong."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        """The text as given: KeyError would show its repr."""
+        return str(self.args[0]) if self.args else (self.__doc__ or "").splitlines()[0]
+
+
+class Usage(ArborError):
+    """The call cannot be right, whatever the repository holds."""
+
+    exit_code = 2
+
+
+class Missing(ArborError):
+    """Something that was named is not there."""
+
+    exit_code = 3
+
+
+class State(ArborError):
+    """The call is right, but not in this state."""
+
+    exit_code = 4
+
+
+class Busy(ArborError):
+    """Someone else holds what this call needs."""
+
+    exit_code = 5
+
+
+class Damage(ArborError):
+    """Bytes on the disk are wrong, or cannot be written."""
+
+    exit_code = 6
+
+
+class InvalidName(Usage, ValueError):
+    """A name that cannot be the name of an entry, a sample, a branch or a tag."""
+
+
+class SchemaMismatch(Usage, ValueError):
+    """A sample that does not fit the schema of its dataset."""
+
+    def __init__(self, message: str, *, expected: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.found = found
+
+
+class InvalidSample(SchemaMismatch):
+    """A file that is not a whole, safe sample: truncated, forged, or holding pickled objects."""
+
+
+class Unsupported(Usage, ValueError):
+    """A value or an operation that arborfs does not store."""
+
+
+class Ambiguous(Usage, ValueError):
+    """A revision that more than one commit answers to."""
+
+
+class NotFound(Missing, KeyError):
+    """No entry, branch, tag, commit or object of that name."""
+
+
+class NotARepository(Missing, RuntimeError):
+    """The folder holds no arborfs repository."""
+
+
+class Exists(State, FileExistsError):
+    """The name is already taken."""
+
+
+class RepositoryExists(State, OSError):
+    """The folder already holds a repository."""
+
+
+class NotADirectory(State, NotADirectoryError):
+    """A file stands where a directory is needed."""
+
+
+class IsADirectory(State, IsADirectoryError):
+    """A directory stands where a file is needed."""
+
+
+class NotEmpty(State, OSError):
+    """The directory still holds entries."""
+
+
+class NothingToCommit(State, RuntimeError):
+    """No changes are staged on the branch."""
+
+
+class NotMerged(State, RuntimeError):
+    """The branch has commits that no other branch or tag holds."""
+
+
+class ReadOnly(State, PermissionError):
+    """Commits, tags and read-only checkouts never change."""
+
+
+class Closed(State, PermissionError):
+    """The checkout or repository has been closed."""
+
+
+class NewerFormat(State, RuntimeError):
+    """The repository was written by a newer arborfs."""
+
+
+class WriterLockHeld(Busy, PermissionError):
+    """Another writer checkout holds the branch."""
+
+
+class BranchInUse(Busy, RuntimeError):
+    """The branch cannot go: it is the default one, or a writer holds it."""
+
+
+class Conflict(Busy, RuntimeError):
+    """A ref moved while this call was working on it."""
+
+    def __init__(self, ref: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"{ref} moved meanwhile: expected {expected or 'nothing'}, found {found or 'nothing'}. Try again."
+        )
+        self.ref = ref
+        self.expected = expected
+        self.found = found
+
+
+class Corrupt(Damage, OSError):
+    """Bytes read back are not the bytes that were stored."""
+
+    def __init__(self, message: str, *, digest: str = "", where: str = "") -> None:
+        super().__init__(message)
+        self.digest = digest
+        self.where = where
+
+    def __str__(self) -> str:
+        """The message: OSError would format its arguments."""
+        return str(self.args[0])
+
+
+class StorageFull(Damage, OSError):
+    """The disk is full: nothing of this call was kept, everything before it is safe."""
+
+
+class StorageFailed(Damage, OSError):
+    """The disk refused a write or a sync: nothing of this call was acknowledged."""

@@ -1,0 +1,92 @@
+"""A repository's folder: its configuration, the state of its index, and what happens when the first process opens it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from storage.disk import files
+from storage.disk.index import Index
+from storage.disk.locks import boot_id
+from storage.disk.segments import FORMAT_VERSION
+from storage.errors import Corrupt, NewerFormat, NotARepository
+from storage.model.names import CONTROL
+from storage.stores.recovery import rebuild_index
+
+
+class Config(msgspec.Struct, frozen=True):
+    """`config.json`: the format, the repository's own id, and who commits."""
+
+    format: int
+    id: str
+    name: str
+    email: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """`state.json`: the boot in which the index was last open, and whether it was closed in good order."""
+
+    boot: str
+    clean: bool
+
+
+def folder(path: Path) -> Path:
+    """The folder inside a repository's folder that holds its data."""
+    return path / CONTROL.decode()
+
+
+def read_config(path: Path) -> Config:
+    """A repository's configuration. NotARepository, NewerFormat, Corrupt."""
+    where = folder(path) / "config.json"
+    try:
+        data = where.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotARepository(f"{path} holds no arborfs repository: make one with `arborfs init {path}`") from None
+    except OSError as error:
+        raise files.failure(error, f"read {where}") from error
+    try:
+        version = msgspec.json.decode(data).get("format", 0)
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise NewerFormat(
+                f"{path} has format {version}, this arborfs reads up to {FORMAT_VERSION}: install a newer arborfs"
+            )
+        return msgspec.json.decode(data, type=Config)
+    except (msgspec.MsgspecError, AttributeError) as error:
+        raise Corrupt(f"{where} cannot be read: {error}", where=str(where)) from error
+
+
+def start_index(home: Path, *, fresh: bool) -> bool:
+    """Make the index fit to be opened, with the repository to ourselves; whether it was rebuilt."""
+    try:
+        state = msgspec.json.decode((home / "state.json").read_bytes(), type=State)
+    except (OSError, msgspec.MsgspecError):
+        state = State("", False)
+    trusted = state.clean or state.boot == boot_id()
+    needed = not fresh and not (trusted and (home / "index" / "data.mdb").exists())
+    (home / "tmp").mkdir(exist_ok=True)
+    for left in (home / "tmp").iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if needed:
+        rebuild_index(home)
+    bind_index(home)
+    return needed
+
+
+def bind_index(home: Path) -> None:
+    """Bind the index to this boot: sequence numbers go on above all that were used before."""
+    (home / "index").mkdir(exist_ok=True)
+    index = Index(home / "index")
+    with index.write() as txn:
+        boot = boot_id().encode()
+        if txn.get(b"boot", db=index.meta) != boot:
+            index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
+            txn.put(b"boot", boot, db=index.meta)
+    index.close()
+    write_state(home, clean=False)
+
+
+def write_state(home: Path, *, clean: bool) -> None:
+    """Note, durably, that the index belongs to this boot and whether it was closed in good order."""
+    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean)))

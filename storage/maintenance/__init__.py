@@ -1,0 +1,1 @@
+"""Work on a whole repository: verify and rebuild."""

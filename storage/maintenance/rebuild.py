@@ -1,0 +1,36 @@
+"""Rebuild on demand: throw the index away and make it again from the segments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from storage.disk.locks import Presence
+from storage.errors import BranchInUse
+from storage.home import bind_index, folder, read_config
+from storage.stores.recovery import Problem, RebuildReport, rebuild_index
+
+__all__ = ["Problem", "RebuildReport", "rebuild"]
+
+
+def rebuild(path: str | os.PathLike[str]) -> RebuildReport:
+    """Make the index of the repository in `path` again. Nobody else may have it open: BranchInUse.
+
+    Everything that was acknowledged is there afterwards, staged work included.
+    """
+    where = Path(path).absolute()
+    read_config(where)
+    reports: list[RebuildReport] = []
+    presence = Presence(folder(where) / "lock")
+
+    def work() -> None:
+        reports.append(rebuild_index(folder(where)))
+        bind_index(folder(where))
+
+    try:
+        presence.enter(work)
+        if not reports:
+            raise BranchInUse(f"{where} is open in another process: unmount or close it, then rebuild")
+    finally:
+        presence.leave(lambda: None)
+    return reports[0]

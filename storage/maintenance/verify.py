@@ -1,0 +1,157 @@
+"""Verify: read everything back and compare it with what was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from storage.disk.index import Index
+from storage.disk.segments import RecordKind, SegmentKind, Segments, checksum
+from storage.engine import Engine
+from storage.errors import ArborError, Corrupt
+from storage.model.chunking import decode_chunks, unpack
+from storage.model.digest import Digest, blake, hexed
+from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
+from storage.stores.log import END
+from storage.stores.objects import OBJECT_ROW
+from storage.stores.recovery import Problem
+from storage.stores.refs import Refs
+from storage.stores.staging import Staging
+from storage.tree.node import EMPTY, BadNode, Inner, decode
+
+Progress = Callable[[int, int], None]
+
+RESTORE = "restore the segment file from a copy; other samples stay readable"
+
+
+def verify(engine: Engine, progress: Progress | None = None) -> list[Problem]:
+    """Read every object, check its digest, and follow every reference from refs and staged work.
+
+    Returns what is wrong, nothing where all is well. `progress` is called with objects done and objects in all.
+    """
+    check = _Verification(*engine.internals())
+    return check.run(progress)
+
+
+class _Verification:
+    def __init__(self, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
+        self._index = index
+        self._segments = segments
+        self._refs = refs
+        self._staging = staging
+        self._problems: list[Problem] = []
+        self._kinds: dict[Digest, int] = {}
+        self._nodes: set[Digest] = set()
+
+    def run(self, progress: Progress | None) -> list[Problem]:
+        with self._index.read() as txn:
+            rows = list(self._index.scan(txn, self._index.objects, b""))
+        for done, (key, row) in enumerate(rows, 1):
+            self._object(Digest(key), row)
+            if progress is not None and (done % 256 == 0 or done == len(rows)):
+                progress(done, len(rows))
+        self._check_ends()
+        self._check_refs()
+        self._check_staging()
+        return self._problems
+
+    def _report(self, what: str, digest: bytes, where: str, advice: str = RESTORE) -> None:
+        self._problems.append(Problem(what, digest.hex(), where, advice))
+
+    def _object(self, digest: Digest, row: bytes) -> None:
+        segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
+        where = f"segment {segment:08x} at byte {offset}"
+        self._kinds[digest] = kind
+        try:
+            stored = self._segments.read(Place(segment, offset, length))
+            if checksum(stored) != check:
+                raise Corrupt("its bytes have changed since they were written")
+            data = bytes(unpack(codec, stored, raw_length))
+            if blake(data) != digest:
+                raise Corrupt("its contents do not have its digest")
+            if kind == RecordKind.NODE:
+                self._node(decode(data))
+            elif kind == RecordKind.COMMIT:
+                self._reference(decode_commit(data).root, f"commit {hexed(digest)}")
+        except (ArborError, BadNode) as error:
+            self._report(f"object {hexed(digest)} is damaged: {error}", digest, where)
+
+    def _node(self, node: object) -> None:
+        if isinstance(node, Inner):
+            self._nodes.update(node.digest(i) for i in range(len(node)))
+            return
+        for _, head, value in _rows(node):
+            self._reference(decode_entry(head, value), "a tree")
+
+    def _reference(self, entry: Entry, where: str) -> None:
+        assert isinstance(entry.value, bytes)
+        if entry.kind is Kind.DIRECTORY and entry.root != EMPTY:
+            self._nodes.add(entry.root)
+        elif entry.flags & INDIRECT:
+            self._nodes.add(Digest(entry.value))
+        elif entry.flags & CHUNKED:
+            self._nodes.update(chunk.digest for chunk in decode_chunks(entry.value))
+        del where
+
+    def _check_ends(self) -> None:
+        with self._index.read() as txn:
+            rows = list(self._index.scan(txn, self._index.ends, b""))
+        for key, value in rows:
+            segment, end = int.from_bytes(key, "big"), END.unpack(value)[0]
+            path = self._segments.paths_of(segment)
+            name = self._segments.path(segment, SegmentKind.LOG).stem
+            if path is None:
+                with self._index.read() as txn:
+                    if txn.get(key, db=self._index.ends) is not None:
+                        self._report(f"segment {name} is missing", b"", name)
+            elif path.stat().st_size < end:
+                self._report(f"segment {name} has {path.stat().st_size} bytes instead of {end}", b"", path.name)
+
+    def _check_refs(self) -> None:
+        for digest in self._nodes - self._kinds.keys():
+            if not self._stored(digest):
+                self._report(f"object {hexed(digest)} is referred to, but missing", digest, "the index")
+        with self._index.read() as txn:
+            wanted = {f"branch {n}": ref.tip for n, ref in self._refs.branches(txn).items() if ref.tip}
+            wanted |= {f"tag {n}": Digest(tag.digest) for n, tag in self._refs.tags(txn).items()}
+        for name, digest in wanted.items():
+            if self._kinds.get(digest) != RecordKind.COMMIT and not self._stored(digest):
+                self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs")
+
+    def _stored(self, digest: Digest) -> bool:
+        with self._index.read() as txn:
+            return txn.get(digest, db=self._index.objects) is not None
+
+    def _check_staging(self) -> None:
+        with self._index.read() as txn:
+            for name, ref in self._refs.branches(txn).items():
+                todo = [ref.root_id]
+                while todo:
+                    directory = todo.pop()
+                    for entry_name, row in self._staging.rows(txn, directory):
+                        if row.kind is Kind.STAGED:
+                            todo.append(row.staged_id)
+                            continue
+                        try:
+                            value = self._staging.value(row.value)
+                            self._staged_value(decode_entry(row.head, value))
+                        except ArborError as error:
+                            shown = entry_name.decode("utf-8", "backslashreplace")
+                            self._report(
+                                f"staged {shown!r} on branch {name!r}: {error}", b"", "journal", "write it again"
+                            )
+
+    def _staged_value(self, entry: Entry) -> None:
+        missing: list[Digest] = []
+        assert isinstance(entry.value, bytes)
+        if entry.kind in (Kind.FILE, Kind.SAMPLE) and entry.flags & INDIRECT:
+            missing = [Digest(entry.value)]
+        elif entry.kind in (Kind.FILE, Kind.SAMPLE) and entry.flags & CHUNKED:
+            missing = [chunk.digest for chunk in decode_chunks(entry.value)]
+        for digest in missing:
+            if not self._stored(digest):
+                raise Corrupt(f"chunk {hexed(digest)} is missing", digest=hexed(digest))
+
+
+def _rows(leaf: object) -> Iterator[tuple[bytes, bytes, bytes]]:
+    for i in range(len(leaf)):  # type: ignore[arg-type]
+        yield leaf.row(i)  # type: ignore[attr-defined]

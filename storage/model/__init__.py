@@ -1,0 +1,1 @@
+"""Values and pure functions: no file is opened below this package."""

@@ -1,0 +1,185 @@
+"""Cutting contents into chunks, and making chunks small.
+
+Chunks are cut where the content says so (FastCDC 2020: Xia et al., "The Design of Fast Content-Defined Chunking for
+Data Deduplication Based Storage Systems", IEEE TPDS 2020; library pyfastcdc), so that bytes inserted in the middle
+of a file leave all chunks but their neighbours as they were. The cut points are part of the format: the same
+contents must always give the same chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+import numpy as np
+from numcodecs import Zstd, blosc
+from pyfastcdc import FastCDC
+
+from storage.errors import Corrupt
+from storage.model.digest import DIGEST_SIZE, Digest
+from storage.model.samples import Source
+
+INLINE_MAX = 4096
+"""Contents up to this many bytes live inside the tree's leaves."""
+
+CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX = 1 << 18, 1 << 20, 1 << 22
+LIST_MAX = 64
+"""A longer list of chunks is an object of its own."""
+
+_cutter = FastCDC(CHUNK_AVERAGE, min_size=CHUNK_MIN, max_size=CHUNK_MAX, normalized_chunking=1, seed=0)
+_LENGTH = 4
+_ITEM = DIGEST_SIZE + _LENGTH
+_WORTH = 0.9  # a chunk that does not shrink below this is kept raw: reading it then costs no decoding
+
+# One thread per call and no global pool: a pool carried across fork would hang the child.
+blosc.use_threads = False
+_zstd = Zstd(level=3)
+_blosc = blosc.Blosc("lz4", clevel=5, shuffle=blosc.SHUFFLE)
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
+
+
+class Codec(IntEnum):
+    """How a record's payload is packed."""
+
+    RAW = 0
+    ZSTD = 1
+    BLOSC = 2
+
+
+def pack(data: bytes | memoryview, itemsize: int = 1) -> tuple[Codec, bytes | memoryview]:
+    """The smallest reasonable form of `data`: Blosc (shuffled LZ4) for items of 2 to 16 bytes, else Zstandard.
+
+    Data that would not become a tenth smaller are returned as they are.
+    """
+    if len(data) < 128:
+        return Codec.RAW, data
+    word = _WORDS.get(itemsize)
+    if word is not None and len(data) % itemsize == 0:
+        codec, packed = Codec.BLOSC, _blosc.encode(np.frombuffer(data, word))
+    else:
+        codec, packed = Codec.ZSTD, _zstd.encode(data)
+    return (codec, packed) if len(packed) < len(data) * _WORTH else (Codec.RAW, data)
+
+
+def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryview:
+    """The `length` bytes that pack was given; Corrupt when they do not come out."""
+    if codec == Codec.RAW:
+        plain: bytes | memoryview = data
+    else:
+        decode = _zstd.decode if codec == Codec.ZSTD else _blosc.decode
+        if codec not in (Codec.ZSTD, Codec.BLOSC):
+            raise Corrupt(f"a record is packed with codec {codec}, which this version does not know")
+        try:
+            plain = decode(data)
+        except (RuntimeError, ValueError) as error:
+            raise Corrupt(f"a record cannot be unpacked: {error}") from error
+    if len(plain) != length:
+        raise Corrupt(f"a record unpacks to {len(plain)} bytes instead of {length}")
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """A chunk of known contents."""
+
+    digest: Digest
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreshChunk:
+    """A chunk that was cut anew: its contents are to be stored."""
+
+    data: memoryview
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        return len(self.data)
+
+
+def encode_chunks(chunks: Sequence[ChunkRef]) -> bytes:
+    """A list of chunks as bytes: digest (32) and length (u32) each."""
+    return b"".join(chunk.digest + chunk.length.to_bytes(_LENGTH, "little") for chunk in chunks)
+
+
+def decode_chunks(data: bytes | memoryview) -> list[ChunkRef]:
+    """The list that encode_chunks wrote; Corrupt for anything else."""
+    if len(data) % _ITEM:
+        raise Corrupt("a list of chunks has the wrong length")
+    raw = bytes(data)
+    return [
+        ChunkRef(Digest(raw[at : at + DIGEST_SIZE]), int.from_bytes(raw[at + DIGEST_SIZE : at + _ITEM], "little"))
+        for at in range(0, len(raw), _ITEM)
+    ]
+
+
+def first_cuts(window: memoryview, at_end: bool) -> list[int]:
+    """Lengths of the chunks that `window` begins with; the last one is left out unless the contents end there."""
+    lengths = [chunk.length for chunk in _cutter.cut_buf(window)]
+    return lengths if at_end else lengths[:-1]
+
+
+def cut(source: Source, start: int = 0) -> Iterator[ChunkRef | FreshChunk]:
+    """Cut what `source` holds from `start` on into chunks, in order.
+
+    Where the source is an edited version of stored contents, chunks without changes are named, not read: the cost is
+    that of the changed ranges. The chunks are the same as those of cutting everything.
+    """
+    known = _known_chunks(source, start)
+    position = start
+    window = memoryview(b"")
+    lengths: list[int] = []
+    while position < source.size:
+        kept = known.get(position)
+        if kept is not None:
+            window, lengths = memoryview(b""), []
+            position += kept.length
+            yield kept
+            continue
+        if not lengths:
+            window = memoryview(source.read(position, 4 * CHUNK_MAX))
+            lengths = first_cuts(window, position + len(window) >= source.size)
+        length = lengths.pop(0)
+        yield FreshChunk(window[:length])
+        window = window[length:]
+        position += length
+
+
+def _known_chunks(source: Source, start: int) -> dict[int, ChunkRef]:
+    """Position → chunk of the base version, for those that `source` still has unchanged."""
+    base = source.base
+    if base is None or start != base.payload_offset:
+        return {}
+    chunks = base.chunks
+    known: dict[int, ChunkRef] = {}
+    dirty = _with_tail(source.dirty, base.size, source.size)
+    starts = [0]
+    for chunk in chunks:
+        starts.append(starts[-1] + chunk.length)
+    at = 0
+    for chunk, (first, last) in zip(chunks, pairwise(starts), strict=True):
+        first, last = first + start, last + start
+        while at < len(dirty) and dirty[at][1] <= first:
+            at += 1
+        # The last chunk ended because the contents did: it is the same only if they still end there.
+        ended = last == base.size and source.size != base.size
+        if last <= source.size and not ended and (at == len(dirty) or dirty[at][0] >= last):
+            known[first] = chunk
+    return known
+
+
+def _with_tail(dirty: Sequence[tuple[int, int]], old: int, new: int) -> list[tuple[int, int]]:
+    ranges = sorted(r for r in dirty if r[0] < r[1])
+    if old != new:
+        ranges.append((min(old, new), max(old, new)))
+        ranges.sort()
+    merged: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged

@@ -1,0 +1,30 @@
+"""Content digests: BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs) of an object's uncompressed bytes."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from blake3 import blake3
+
+Digest = NewType("Digest", bytes)
+
+DIGEST_SIZE = 32
+NO_DIGEST = Digest(bytes(DIGEST_SIZE))
+
+
+def blake(data: bytes | bytearray | memoryview) -> Digest:
+    """The 32-byte digest of `data`."""
+    return Digest(blake3(data).digest())
+
+
+def hexed(digest: Digest) -> str:
+    """A digest as 64 hexadecimal digits."""
+    return digest.hex()
+
+
+def unhexed(text: str) -> Digest:
+    """The digest written as 64 hexadecimal digits; ValueError for anything else."""
+    digest = bytes.fromhex(text)
+    if len(digest) != DIGEST_SIZE:
+        raise ValueError(f"a digest has {2 * DIGEST_SIZE} hexadecimal digits, not {len(text)}")
+    return Digest(digest)

@@ -1,0 +1,116 @@
+"""Histories as graphs, and the expressions that name commits."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from storage.errors import NotFound
+from storage.model.digest import Digest
+from storage.model.records import Commit
+
+_STEP = re.compile(r"~(?P<back>\d*)|\^(?P<parent>\d*)")
+_EXPRESSION = re.compile(r"(?P<base>[A-Za-z0-9._-]+)(@\{(?P<date>[^{}]*)\})?(?P<steps>([~^]\d*)*)\Z")
+_MAX_STEPS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision expression taken apart: a name or prefix, a date in ns since 1970, and steps to ancestors."""
+
+    base: str
+    at: int | None
+    steps: tuple[tuple[str, int], ...]
+
+
+def parse_revision(text: str) -> Revision:
+    """Take apart `NAME`, `PREFIX`, `NAME~n`, `NAME^n`, `NAME@{date}` and chains of `~n` and `^n`. NotFound if it is none.
+
+    A date without a time means the end of that day, local time.
+    """
+    match = _EXPRESSION.match(text)
+    if match is None or len(text) > 200:
+        raise NotFound(
+            f"{text[:80]!r} is not a revision: use a branch, a tag, a commit's digits, with ~n, ^n or @{{date}}"
+        )
+    steps = []
+    for step in _STEP.finditer(match["steps"]):
+        kind = "~" if step["back"] is not None else "^"
+        number = step["back"] if kind == "~" else step["parent"]
+        steps.append((kind, min(int(number), _MAX_STEPS) if number else 1))
+    at = None if match["date"] is None else parse_date(match["date"])
+    return Revision(match["base"], at, tuple(steps))
+
+
+def parse_date(text: str) -> int:
+    """An ISO 8601 date or time as ns since 1970; NotFound if it is none."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        if len(text.strip()) <= len("2026-11-01"):
+            moment += timedelta(days=1) - timedelta(microseconds=1)
+        return int(moment.timestamp() * 1_000_000) * 1000
+    except (ValueError, OverflowError, OSError) as error:
+        raise NotFound(f"{text[:40]!r} is not a date: write it as 2026-11-01 or 2026-11-01T12:30") from error
+
+
+def follow(load: Callable[[Digest], Commit], start: Digest, steps: Iterable[tuple[str, int]]) -> Digest:
+    """The ancestor that steps lead to: `~n` n first parents back, `^n` the n-th parent. NotFound if there is none."""
+    at = start
+    for kind, number in steps:
+        if kind == "~":
+            for _ in range(number):
+                at = _parent(load, at, 1)
+        elif number:
+            at = _parent(load, at, number)
+    return at
+
+
+def _parent(load: Callable[[Digest], Commit], digest: Digest, number: int) -> Digest:
+    parents = load(digest).parents
+    if number > len(parents):
+        raise NotFound(f"commit {digest.hex()[:16]} has no parent {number}")
+    return parents[number - 1]
+
+
+def walk(load: Callable[[Digest], Commit], start: Digest) -> Iterator[tuple[Digest, Commit]]:
+    """`start` and its ancestors, each once, children before parents, newest first where the graph leaves a choice."""
+    at = start
+    commit = load(at)
+    while len(commit.parents) == 1:  # a straight line needs no look ahead
+        yield at, commit
+        at = commit.parents[0]
+        commit = load(at)
+    children: dict[Digest, int] = {at: 0}
+    commits = {at: commit}
+    todo = [at]
+    while todo:
+        for parent in commits[todo.pop()].parents:
+            if parent not in commits:
+                commits[parent] = load(parent)
+                todo.append(parent)
+            children[parent] = children.get(parent, 0) + 1
+    ready = [(-commit.time, at)]
+    while ready:
+        _, digest = heapq.heappop(ready)
+        yield digest, commits[digest]
+        for parent in commits[digest].parents:
+            children[parent] -= 1
+            if not children[parent]:
+                heapq.heappush(ready, (-commits[parent].time, parent))
+
+
+def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> bool:
+    """Whether `old` is `new` or one of its ancestors."""
+    seen = {new}
+    todo = [new]
+    while todo:
+        digest = todo.pop()
+        if digest == old:
+            return True
+        fresh = [parent for parent in load(digest).parents if parent not in seen]
+        seen.update(fresh)
+        todo.extend(fresh)
+    return False

@@ -1,0 +1,370 @@
+"""The values everything is made of, and their bytes: entries, attributes, schemas, commits, ref changes.
+
+Formats stand in storage/FORMAT.md. All values are frozen; decoding checks bounds and raises Corrupt.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+import msgspec
+
+from storage.errors import Corrupt
+from storage.model.digest import DIGEST_SIZE, Digest
+
+HEAD = struct.Struct("<BBHIQq")
+DIRECTORY_VALUE = struct.Struct("<32sQQ")
+
+
+class Kind(IntEnum):
+    """What an entry is. REMOVED and STAGED exist in staging only."""
+
+    REMOVED = 0
+    SAMPLE = 1
+    FILE = 2
+    SYMLINK = 3
+    DIRECTORY = 4
+    STAGED = 5
+
+
+CHUNKED = 1
+"""Flag: the value is a list of chunks (digest 32 bytes, length u32 each)."""
+INDIRECT = 2
+"""Flag: the value is the digest of an object that holds the list of chunks."""
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the samples of a dataset look like.
+
+    `dtype` is numpy's `dtype.str`; `shape` the shape of every sample, or the largest one where `variable`.
+    `uuid` tells datasets apart, `hash` tells schemas apart.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    variable: bool = False
+    named: bool = True
+    compression: str = ""
+    uuid: str = ""
+    hash: str = ""
+
+    @property
+    def suffix(self) -> bytes:
+        """The ending of a sample's file name."""
+        return b".npy"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What is kept of an entry beside its contents, where it differs from the default.
+
+    `mode` has permission bits only; `header` is an unusual .npy header, kept so that the file reads back the same;
+    `shape` is that of a sample of variable shape.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    header: bytes | None = None
+    shape: tuple[int, ...] | None = None
+    schema: Schema | None = None
+
+
+PLAIN = Attributes()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where bytes lie: in segment `segment`, `length` bytes from `offset`; `check` is their checksum where known."""
+
+    segment: int
+    offset: int
+    length: int
+    check: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name's worth of a directory.
+
+    `size` is in bytes: of the file form (samples, files), of the target (symlinks), of everything below
+    (directories). `mtime` is in nanoseconds since 1970, 0 where none is kept. `value` is the payload, a list of
+    chunks, a target or a directory's root; a Place while it lies in a journal.
+    """
+
+    kind: Kind
+    size: int = 0
+    mtime: int = 0
+    attributes: Attributes = PLAIN
+    flags: int = 0
+    value: bytes | Place = b""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether names can stand below this entry."""
+        return self.kind is Kind.DIRECTORY or self.kind is Kind.STAGED
+
+    @property
+    def schema(self) -> Schema | None:
+        """The schema of a directory that is a dataset."""
+        return self.attributes.schema
+
+    @property
+    def root(self) -> Digest:
+        """Root of a committed directory's map."""
+        assert isinstance(self.value, bytes)
+        return Digest(self.value[:DIGEST_SIZE])
+
+    @property
+    def count(self) -> int:
+        """How many entries a committed directory has."""
+        assert isinstance(self.value, bytes)
+        return int(DIRECTORY_VALUE.unpack(self.value)[1])
+
+    @property
+    def samples(self) -> int:
+        """How many of them are samples."""
+        assert isinstance(self.value, bytes)
+        return int(DIRECTORY_VALUE.unpack(self.value)[2])
+
+
+def directory_entry(
+    root: Digest, count: int, samples: int, size: int, *, mtime: int = 0, attributes: Attributes = PLAIN
+) -> Entry:
+    """The entry of a committed directory with that root."""
+    value = DIRECTORY_VALUE.pack(root, count, samples)
+    return Entry(Kind.DIRECTORY, size, mtime, attributes, 0, value)
+
+
+class _Schema(msgspec.Struct, array_like=True, frozen=True):
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    variable: bool
+    named: bool
+    compression: str
+    uuid: str
+    hash: str
+
+
+class _Attributes(msgspec.Struct, omit_defaults=True, frozen=True):
+    m: int | None = None
+    u: int | None = None
+    g: int | None = None
+    x: tuple[tuple[bytes, bytes], ...] = ()
+    h: bytes | None = None
+    s: tuple[int, ...] | None = None
+    d: _Schema | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_attributes_decoder = msgspec.msgpack.Decoder(_Attributes)
+
+
+def encode_attributes(attributes: Attributes) -> bytes:
+    """Attributes as bytes; nothing for the default ones."""
+    if attributes == PLAIN:
+        return b""
+    a = attributes
+    schema = None
+    if a.schema is not None:
+        s = a.schema
+        schema = _Schema(s.kind, s.dtype, s.shape, s.variable, s.named, s.compression, s.uuid, s.hash)
+    return _encoder.encode(_Attributes(a.mode, a.uid, a.gid, a.xattrs, a.header, a.shape, schema))
+
+
+def decode_attributes(data: bytes) -> Attributes:
+    """The attributes that encode_attributes wrote; Corrupt for anything else."""
+    if not data:
+        return PLAIN
+    try:
+        a = _attributes_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"attributes cannot be read: {error}") from error
+    schema = None
+    if a.d is not None:
+        d = a.d
+        schema = Schema(d.kind, d.dtype, d.shape, d.variable, d.named, d.compression, d.uuid, d.hash)
+    return Attributes(a.m, a.u, a.g, a.x, a.h, a.s, schema)
+
+
+def encode_head(entry: Entry) -> bytes:
+    """Everything of an entry but its value."""
+    extra = encode_attributes(entry.attributes)
+    return HEAD.pack(entry.kind, entry.flags, 0, len(extra), entry.size, entry.mtime) + extra
+
+
+def sample_head(size: int, mtime: int) -> bytes:
+    """The head of a plain inline sample of `size` bytes in its file form."""
+    return HEAD.pack(Kind.SAMPLE, 0, 0, 0, size, mtime)
+
+
+def decode_entry(head: bytes, value: bytes | Place) -> Entry:
+    """The entry that encode_head wrote, with its value; Corrupt for anything else."""
+    try:
+        kind, flags, _, extra, size, mtime = HEAD.unpack_from(head)
+        known = _KINDS[kind]
+    except (struct.error, KeyError) as error:
+        raise Corrupt("the head of an entry cannot be read") from error
+    if extra != len(head) - HEAD.size:
+        raise Corrupt("the head of an entry has the wrong length")
+    if known is Kind.DIRECTORY and len(value if isinstance(value, bytes) else b"") != DIRECTORY_VALUE.size:
+        raise Corrupt("the entry of a directory has the wrong length")
+    attributes = decode_attributes(head[HEAD.size :]) if extra else PLAIN
+    return Entry(known, size, mtime, attributes, flags, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes commits."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A frozen state of everything: the root directory, where it came from, who, when and why.
+
+    `time` is wall-clock nanoseconds since 1970. Parents come in order, the first one is the branch's own past.
+    """
+
+    root: Entry
+    parents: tuple[Digest, ...]
+    author: Author
+    time: int
+    message: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class _Commit(msgspec.Struct, array_like=True, frozen=True):
+    head: bytes
+    value: bytes
+    parents: list[bytes]
+    name: str
+    email: str
+    time: int
+    message: str
+    metadata: dict[str, str]
+
+
+_commit_decoder = msgspec.msgpack.Decoder(_Commit)
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """A commit as the bytes whose digest names it. Metadata is sorted, so that equal commits are equal bytes."""
+    assert isinstance(commit.root.value, bytes)
+    record = _Commit(
+        encode_head(commit.root),
+        commit.root.value,
+        list(commit.parents),
+        commit.author.name,
+        commit.author.email,
+        commit.time,
+        commit.message,
+        dict(sorted(commit.metadata.items())),
+    )
+    return _encoder.encode(record)
+
+
+def decode_commit(data: bytes) -> Commit:
+    """The commit that encode_commit wrote; Corrupt for anything else."""
+    try:
+        c = _commit_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"a commit cannot be read: {error}") from error
+    root = decode_entry(c.head, c.value)
+    if root.kind is not Kind.DIRECTORY or any(len(parent) != DIGEST_SIZE for parent in c.parents):
+        raise Corrupt("a commit cannot be read: its root or a parent is malformed")
+    parents = tuple(Digest(parent) for parent in c.parents)
+    return Commit(root, parents, Author(c.name, c.email), c.time, c.message, c.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class RefUpdate:
+    """One ref's change: `old` and `new` are the ref's stored bytes, empty where it did not or will not exist."""
+
+    name: str
+    old: bytes
+    new: bytes
+
+
+class Fence(msgspec.Struct, array_like=True, frozen=True):
+    """What a change of a branch did to its staged work.
+
+    Rows staged on `branch` up to and including sequence number `upto` are settled (committed or dropped).
+    `bases` gives the directories that stay staged their new base root; `rows` are rows that keep them in place
+    (directory id, name, head, staged id); `root` is the root directory's entry that the branch now stands on.
+    """
+
+    branch: str
+    root_id: int
+    upto: int
+    head: bytes
+    value: bytes
+    bases: list[tuple[int, bytes]]
+    rows: list[tuple[int, bytes, bytes, int]]
+
+
+class RefsRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One operation on refs, as written to the log: the operation log is these records in order."""
+
+    time: int
+    author: str
+    description: str
+    updates: list[tuple[str, bytes, bytes]]
+    fences: list[Fence]
+    dropped: list[tuple[str, int]] = []
+
+
+class StageRecord(msgspec.Struct, array_like=True, frozen=True):
+    """The head of one staging change; the rows of each directory follow it as encoded leaves.
+
+    `created` lists new staged directories (id, base root), `dropped` ids that are gone with all below them,
+    `groups` (directory id, mtime in ns to give it or 0, length of its leaf) in the order of the leaves;
+    `attributes` are new heads of a branch's root directory (root id, head).
+    """
+
+    branch: str
+    created: list[tuple[int, bytes]]
+    dropped: list[int]
+    groups: list[tuple[int, int, int]]
+    attributes: list[tuple[int, bytes]]
+    paths: list[tuple[list[bytes], list[bytes] | None]]
+
+
+_refs_decoder = msgspec.msgpack.Decoder(RefsRecord)
+_stage_decoder = msgspec.msgpack.Decoder(StageRecord)
+
+
+def encode_record(record: RefsRecord | StageRecord) -> bytes:
+    """A record of the log as msgpack."""
+    return _encoder.encode(record)
+
+
+def decode_refs_record(data: bytes) -> RefsRecord:
+    """The operation that encode_record wrote; Corrupt for anything else."""
+    try:
+        return _refs_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"an operation record cannot be read: {error}") from error
+
+
+def decode_stage_record(data: bytes | memoryview) -> StageRecord:
+    """The staging change that encode_record wrote; Corrupt for anything else."""
+    try:
+        return _stage_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"a staging record cannot be read: {error}") from error
+
+
+def without_content(entry: Entry) -> Entry:
+    """The entry with what belongs to its old contents taken off: header and shape."""
+    return replace(entry, attributes=replace(entry.attributes, header=None, shape=None))

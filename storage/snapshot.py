@@ -1,0 +1,93 @@
+"""A commit as a tree: nothing in it ever changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from storage.errors import IsADirectory, NotADirectory, NotFound
+from storage.model.digest import Digest
+from storage.model.names import Path, path_text
+from storage.model.records import Commit, Entry, Kind, Schema, decode_entry
+from storage.stores.contents import Content, open_content, payload_of
+from storage.stores.objects import Objects
+from storage.tree import read
+from storage.tree.node import EMPTY
+
+
+class Snapshot:
+    """One commit, read-only. Thread-safe; holds nothing but the commit's record."""
+
+    def __init__(self, objects: Objects, commit: Digest) -> None:
+        self.commit = commit
+        self.record: Commit = objects.commit(commit)
+        self._objects = objects
+
+    def entry(self, path: Path) -> Entry:
+        """The entry at `path`; () is the root. NotFound, NotADirectory."""
+        entry = self.record.root
+        for depth, name in enumerate(path):
+            if entry.kind is not Kind.DIRECTORY:
+                raise NotADirectory(f"{path_text(path[:depth])} is not a directory")
+            found = read.get(self._objects.node, entry.root, name) if entry.root != EMPTY else None
+            if found is None:
+                raise NotFound(f"there is no {path_text(path[: depth + 1])} in commit {self.commit.hex()[:16]}")
+            entry = decode_entry(*found)
+        return entry
+
+    def entries(self, path: Path, after: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
+        """The entries of a directory in the order of their names, those behind `after` only."""
+        for name, head, value in read.rows(self._objects.node, self._directory(path), after):
+            yield name, decode_entry(head, value)
+
+    def names(self, path: Path) -> Iterator[bytes]:
+        """The names in a directory, in order."""
+        for name, _, _ in read.rows(self._objects.node, self._directory(path)):
+            yield name
+
+    def content(self, entry: Entry, dataset: Schema | None = None) -> Content:
+        """What a file or sample holds; pass the schema of the directory it is in."""
+        assert isinstance(entry.value, bytes)
+        return open_content(self._objects, entry, entry.value, dataset)
+
+    def payload(self, entry: Entry) -> bytes | memoryview:
+        """What a sample holds, without its header."""
+        assert isinstance(entry.value, bytes)
+        return payload_of(self._objects, entry.flags, entry.value)
+
+    def open(self, path: Path) -> tuple[Entry, Content]:
+        """A file or sample and what it holds. IsADirectory for a directory."""
+        entry = self.entry(path)
+        if entry.is_directory:
+            raise IsADirectory(f"{path_text(path)} is a directory")
+        return entry, self.content(entry, self.entry(path[:-1]).schema)
+
+    def count_samples(self, path: Path) -> int:
+        """How many samples a directory holds."""
+        return self.entry(path).samples
+
+    def schema_of(self, path: Path) -> Schema | None:
+        """The schema of a directory, None for an ordinary one."""
+        return self.entry(path).schema
+
+    def locate(self, directory: Digest, name: bytes) -> tuple[int, Entry]:
+        """An entry of the directory with that root, and its rank there. NotFound."""
+        found = read.get(self._objects.node, directory, name) if directory != EMPTY else None
+        if found is None:
+            raise NotFound(f"there is no {path_text((name,))} there")
+        return read.rank(self._objects.node, directory, name), decode_entry(*found)
+
+    def at(self, directory: Digest, rank: int) -> tuple[bytes, Entry]:
+        """The entry of that rank, counted from 0 in the order of names."""
+        name, head, value = read.at(self._objects.node, directory, rank)
+        return name, decode_entry(head, value)
+
+    def rows(self, directory: Digest, start: int = 0) -> Iterator[tuple[int, bytes, Entry]]:
+        """Rank, name and entry of everything in a directory from rank `start` on."""
+        for rank, (name, head, value) in enumerate(read.rows_at(self._objects.node, directory, start), start):
+            yield rank, name, decode_entry(head, value)
+
+    def _directory(self, path: Path) -> Digest:
+        entry = self.entry(path)
+        if entry.kind is not Kind.DIRECTORY:
+            raise NotADirectory(f"{path_text(path)} is not a directory")
+        return entry.root

@@ -1,0 +1,1 @@
+"""Objects, refs and staging over the log and its index."""

@@ -1,0 +1,236 @@
+"""Building one staging change: which rows of which staged directories, as one record of the journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from storage.disk.index import Index, Txn
+from storage.disk.segments import Record, RecordKind, SegmentKind
+from storage.errors import IsADirectory, NotADirectory, NotFound
+from storage.model.digest import Digest
+from storage.model.names import Path, path_text
+from storage.model.records import Entry, Kind, StageRecord, decode_entry, encode_head, encode_record
+from storage.stores.log import Log
+from storage.stores.objects import Objects
+from storage.stores.refs import Refs
+from storage.stores.staging import (
+    REMOVED_HEAD,
+    STAGED_ID,
+    LeafRow,
+    StagedDirectory,
+    Staging,
+    apply_stage,
+    note_change,
+)
+from storage.tree import read
+from storage.tree.node import EMPTY, encode_leaf
+
+_LENGTH_SIZE = 4
+MANY_NAMES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry of a working tree as it stands: head and value as stored, and whether the row is a staged one."""
+
+    entry: Entry
+    head: bytes
+    staged: bool
+
+
+@dataclass(slots=True)
+class _Group:
+    base: Digest
+    path: Path
+    rows: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    mtime: int = 0
+
+
+class Change:
+    """One change of a branch's staged rows, inside `log.change(JOURNAL)`; `write` makes it one record."""
+
+    def __init__(
+        self,
+        index: Index,
+        log: Log,
+        objects: Objects,
+        refs: Refs,
+        staging: Staging,
+        txn: Txn,
+        branch: str,
+    ) -> None:
+        self._index = index
+        self._log = log
+        self._objects = objects
+        self._staging = staging
+        self.txn = txn
+        self._branch = branch
+        self._root_id = refs.branch(txn, branch).root_id
+        self._groups: dict[int, _Group] = {}
+        self._created: dict[int, Digest] = {}
+        self._dropped: list[int] = []
+        self._attributes: list[tuple[int, bytes]] = []
+        self.structural = False
+
+    def directory(self, path: Path) -> int:
+        """The id of the directory at `path`, staging it and those above it where needed. NotFound, NotADirectory."""
+        current = self._root_id
+        self._group(current, ())
+        for depth, name in enumerate(path):
+            here = path[: depth + 1]
+            found = self.find(current, name)
+            if found is None:
+                raise NotFound(f"there is no {path_text(here)}")
+            if not found.entry.is_directory:
+                raise NotADirectory(f"{path_text(here)} is not a directory")
+            current = self._stage_directory(current, name, found, here)
+        return current
+
+    def _stage_directory(self, parent: int, name: bytes, found: Found, path: Path) -> int:
+        entry = found.entry
+        if entry.kind is Kind.STAGED:
+            assert isinstance(entry.value, bytes)
+            directory = int(STAGED_ID.unpack(entry.value)[0])
+            self._group(directory, path)
+            return directory
+        directory = self.new_directory(entry.root, path)
+        staged = Entry(Kind.STAGED, entry.size, entry.mtime, entry.attributes)
+        self.put(parent, name, encode_head(staged), STAGED_ID.pack(directory))
+        return directory
+
+    def new_directory(self, base: Digest, path: Path) -> int:
+        """The id of a new staged directory over `base`."""
+        directory = self._index.next_number(self.txn, b"directory")
+        self._created[directory] = base
+        self._groups[directory] = _Group(base, path)
+        self.structural = True
+        return directory
+
+    def _group(self, directory: int, path: Path) -> _Group:
+        group = self._groups.get(directory)
+        if group is None:
+            known = self._staging.directory(self.txn, directory)
+            if known is None:
+                raise NotFound(f"{path_text(path) or 'the branch'} is gone")
+            group = self._groups[directory] = _Group(known.base, path)
+        return group
+
+    def find(self, directory: int, name: bytes) -> Found | None:
+        """What `name` is in a staged directory, this change's own rows included."""
+        group = self._groups[directory]
+        pending = group.rows.get(name)
+        if pending is not None:
+            entry = decode_entry(*pending)
+            return None if entry.kind is Kind.REMOVED else Found(entry, pending[0], True)
+        row = None if directory in self._created else self._staging.row(self.txn, directory, name)
+        if row is not None:
+            if row.kind is Kind.REMOVED:
+                return None
+            return Found(decode_entry(row.head, row.value), row.head, True)
+        found = self._in_base(group.base, name)
+        return None if found is None else Found(decode_entry(*found), found[0], False)
+
+    def _in_base(self, base: Digest, name: bytes) -> tuple[bytes, bytes] | None:
+        return read.get(self._objects.node, base, name) if base != EMPTY else None
+
+    def value(self, found: Found) -> bytes:
+        """The stored value of a found entry, to stage it again elsewhere."""
+        return self._staging.value(found.entry.value)
+
+    def put(self, directory: int, name: bytes, head: bytes, value: bytes) -> None:
+        """Stage an entry."""
+        self._groups[directory].rows[name] = (head, value)
+
+    def put_many(self, directory: int, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """Stage many entries; those that stand there already with the same contents stay as they are.
+
+        IsADirectory when one would replace a directory.
+        """
+        group = self._groups[directory]
+        fresh = group.base == EMPTY and self._staging.is_empty(self.txn, directory)
+        for name, head, value in rows:
+            if fresh or not self._same(directory, name, head, value):
+                group.rows[name] = (head, value)
+
+    def _same(self, directory: int, name: bytes, head: bytes, value: bytes) -> bool:
+        found = self.find(directory, name)
+        if found is None:
+            return False
+        if found.entry.is_directory:
+            raise IsADirectory(f"{path_text((name,))} is a directory")
+        if found.head == head:
+            return self.value(found) == value
+        new, old = decode_entry(head, value), found.entry
+        same_form = (new.kind, new.size, new.flags) == (old.kind, old.size, old.flags)
+        content = (new.attributes.header, new.attributes.shape) == (old.attributes.header, old.attributes.shape)
+        return same_form and content and self.value(found) == value
+
+    def remove(self, directory: int, name: bytes) -> None:
+        """Stage that `name` is gone.
+
+        The row is needed even where the base has no such name: a commit may just be putting it there.
+        """
+        self._groups[directory].rows[name] = (REMOVED_HEAD, b"")
+
+    def drop(self, found: Found) -> None:
+        """Forget a staged directory that is removed or replaced."""
+        if found.entry.kind is Kind.STAGED:
+            assert isinstance(found.entry.value, bytes)
+            self._dropped.append(int(STAGED_ID.unpack(found.entry.value)[0]))
+        self.structural = True
+
+    def touch(self, directory: int, mtime: int) -> None:
+        """Give a staged directory that time of change."""
+        self._groups[directory].mtime = mtime
+
+    def set_root(self, head: bytes) -> None:
+        """Give the branch's root directory that head."""
+        self._attributes.append((self._root_id, head))
+        self._group(self._root_id, ())
+
+    def root(self) -> tuple[int, StagedDirectory]:
+        """The branch's root directory."""
+        known = self._staging.directory(self.txn, self._root_id)
+        if known is None:
+            raise NotFound(f"branch {self._branch!r} is gone")
+        return self._root_id, known
+
+    def write(self, origin: bytes) -> int:
+        """Append the record and apply it; the new generation."""
+        now = time.time_ns()
+        groups = {i: g for i, g in self._groups.items() if g.rows or g.mtime or i in self._created}
+        leaves: list[list[LeafRow]] = []
+        blocks: list[bytes] = []
+        heads = []
+        for directory, group in groups.items():
+            rows: list[LeafRow] = [(name, *group.rows[name]) for name in sorted(group.rows)]
+            block = encode_leaf(rows)
+            leaves.append(rows)
+            blocks.append(block)
+            heads.append((directory, group.mtime or (now if rows else 0), len(block)))
+        paths = [(list(g.path), _names(g.rows)) for g in groups.values() if g.rows or g.mtime]
+        record = StageRecord(self._branch, list(self._created.items()), self._dropped, heads, self._attributes, paths)
+        sequence = self._index.next_sequence(self.txn)
+        head = encode_record(record)
+        parts: list[bytes | memoryview] = [len(head).to_bytes(_LENGTH_SIZE, "little") + head, *blocks]
+        length = sum(map(len, parts))
+        place = self._log.append(SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence))
+        offsets = value_offsets(place.offset + len(parts[0]), blocks, leaves)
+        apply_stage(self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets)
+        noted = [(self._branch, list(path), names) for path, names in paths]
+        return note_change(self._index, self.txn, origin, noted)
+
+
+def value_offsets(start: int, blocks: list[bytes], leaves: list[list[LeafRow]]) -> list[int]:
+    """Where the values of each leaf begin, the first leaf lying at `start`: values are the last part of a leaf."""
+    offsets = []
+    for block, rows in zip(blocks, leaves, strict=True):
+        start += len(block)
+        offsets.append(start - sum(len(value) for _, _, value in rows))
+    return offsets
+
+
+def _names(rows: Mapping[bytes, object]) -> list[bytes] | None:
+    return list(rows) if len(rows) <= MANY_NAMES else None

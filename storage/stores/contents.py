@@ -1,0 +1,162 @@
+"""Contents of files and samples: reading them piece by piece, and storing new ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from storage.errors import Corrupt
+from storage.model.chunking import (
+    INLINE_MAX,
+    LIST_MAX,
+    ChunkRef,
+    cut,
+    decode_chunks,
+    encode_chunks,
+)
+from storage.model.digest import Digest
+from storage.model.records import CHUNKED, INDIRECT, PLAIN, Attributes, Entry, Kind, Schema
+from storage.model.samples import Source, dtype_of, file_header, read_file_form
+from storage.stores.objects import Objects
+
+FLAGS = CHUNKED | INDIRECT
+
+
+class Content:
+    """The file form of a stored file or sample. Immutable: it reads the same whatever happens to the tree. Thread-safe."""
+
+    __slots__ = ("_head", "_inline", "_objects", "_starts", "chunks", "size")
+
+    def __init__(self, objects: Objects, size: int, head: bytes, inline: bytes, chunks: Sequence[ChunkRef]) -> None:
+        self.size = size
+        self.chunks = chunks
+        self._objects = objects
+        self._head = head
+        self._inline = inline
+        self._starts: list[int] = []
+        at = len(head)
+        for chunk in chunks:
+            self._starts.append(at)
+            at += chunk.length
+        if not chunks:
+            at += len(inline)
+        if at != size:
+            raise Corrupt(f"an entry says it has {size} bytes, its contents have {at}")
+
+    @property
+    def payload_offset(self) -> int:
+        """Where the contents begin behind the header."""
+        return len(self._head)
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """`size` bytes from `offset`, fewer only at the end. Corrupt where the stored bytes have changed."""
+        end = min(offset + size, self.size)
+        if offset >= end or offset < 0:
+            return b""
+        if not self.chunks:
+            return self._small(offset, end)
+        parts: list[bytes | memoryview] = []
+        if offset < len(self._head):
+            parts.append(self._head[offset:end])
+            offset = len(self._head)
+        while offset < end:
+            at = bisect_right(self._starts, offset) - 1
+            start = self._starts[at]
+            piece = memoryview(self._objects.chunk(self.chunks[at].digest))[offset - start : end - start]
+            if not piece:
+                raise Corrupt(f"chunk {self.chunks[at].digest.hex()} is shorter than the list of chunks says")
+            parts.append(piece)
+            offset += len(piece)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _small(self, offset: int, end: int) -> bytes:
+        if not self._head:
+            return self._inline if offset == 0 and end == self.size else self._inline[offset:end]
+        return (self._head + self._inline)[offset:end]
+
+    def ready(self, offset: int, size: int) -> bool:
+        """Whether `read` would answer from memory."""
+        if not self.chunks or offset >= self.size:
+            return True
+        end = min(offset + size, self.size)
+        at = max(bisect_right(self._starts, offset) - 1, 0)
+        while at < len(self.chunks) and self._starts[at] < end:
+            if not self._objects.has_in_memory(self.chunks[at].digest):
+                return False
+            at += 1
+        return True
+
+    def prefetch(self, offset: int) -> None:
+        """Bring the chunk at `offset` into memory; nothing happens behind the end."""
+        if self.chunks and self.payload_offset <= offset < self.size:
+            self._objects.chunk(self.chunks[bisect_right(self._starts, offset) - 1].digest)
+
+    def payload(self) -> bytes | memoryview:
+        """Everything behind the header."""
+        if not self.chunks:
+            return self._inline
+        return self.read(len(self._head), self.size)
+
+
+def open_content(objects: Objects, entry: Entry, value: bytes, schema: Schema | None) -> Content:
+    """The contents of an entry whose value is `value`, under the schema of its directory."""
+    head = file_header(schema, entry.attributes) if entry.kind is Kind.SAMPLE else entry.attributes.header or b""
+    if not entry.flags & FLAGS:
+        return Content(objects, entry.size, head, value, ())
+    return Content(objects, entry.size, head, b"", _chunks(objects, entry.flags, value))
+
+
+def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview:
+    """What an entry with those flags and that value holds, without a sample's header."""
+    if not flags & FLAGS:
+        return value
+    pieces = [objects.chunk(chunk.digest) for chunk in _chunks(objects, flags, value)]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _chunks(objects: Objects, flags: int, value: bytes) -> list[ChunkRef]:
+    return decode_chunks(objects.get(Digest(value)) if flags & INDIRECT else value)
+
+
+def store_file(objects: Objects, source: Source) -> tuple[int, bytes]:
+    """Store contents as they are: the flags and value of their entry. Long contents become chunks."""
+    return store_payload(objects, source, 0, 1)
+
+
+def store_payload(objects: Objects, source: Source, start: int, itemsize: int) -> tuple[int, bytes]:
+    """Store what `source` holds from `start` on; `itemsize` is that of its numbers, in bytes."""
+    if source.size - start <= INLINE_MAX:
+        return 0, bytes(source.read(start, source.size - start))
+    chunks = []
+    for piece in cut(source, start):
+        if isinstance(piece, ChunkRef):
+            chunks.append(piece)
+        else:
+            chunks.append(ChunkRef(objects.put_chunk(piece.data, itemsize), piece.length))
+    value = encode_chunks(chunks)
+    if len(chunks) <= LIST_MAX:
+        return CHUNKED, value
+    return INDIRECT, objects.put_chunk_list(value)
+
+
+def store_sample(objects: Objects, source: Source, schema: Schema, what: str) -> tuple[int, bytes, Attributes]:
+    """Check a sample's file form against its schema and store it: flags, value and what is kept of its header."""
+    header, kept = read_file_form(schema, source, what)
+    flags, value = store_payload(objects, source, header.length, dtype_of(schema.dtype).itemsize)
+    return flags, value, kept
+
+
+def stored_entry(
+    objects: Objects, source: Source, schema: Schema | None, what: str, mtime: int, attributes: Attributes = PLAIN
+) -> Entry:
+    """Store a file's contents; the entry to stage. With a schema it must be a sample: SchemaMismatch, InvalidSample.
+
+    `attributes` gives mode, owner and xattrs; header and shape come from the contents.
+    """
+    kept = Attributes(attributes.mode, attributes.uid, attributes.gid, attributes.xattrs)
+    if schema is None:
+        flags, value = store_file(objects, source)
+        return Entry(Kind.FILE, source.size, mtime, kept, flags, value)
+    flags, value, found = store_sample(objects, source, schema, what)
+    with_header = Attributes(kept.mode, kept.uid, kept.gid, kept.xattrs, found.header, found.shape)
+    return Entry(Kind.SAMPLE, source.size, mtime, with_header, flags, value)

@@ -1,0 +1,194 @@
+"""This process's place in the log: the segments it appends to, and the transactions that acknowledge what it appended.
+
+Write order: the record goes into the segment first, then its index row and the segment's new end in one LMDB
+transaction. Bytes behind that end were never acknowledged. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from storage.disk import files
+from storage.disk.index import Index, Txn, number_key
+from storage.disk.segments import Record, Segment, SegmentKind, Segments
+from storage.errors import StorageFailed, StorageFull
+from storage.model.records import Place
+
+END = struct.Struct("<QQ")
+
+
+class Log:
+    """Appends records to this process's own segments."""
+
+    def __init__(self, index: Index, segments: Segments) -> None:
+        self._index = index
+        self._segments = segments
+        self._lock = threading.RLock()
+        self._open: dict[SegmentKind, Segment] = {}
+        self._failed: set[int] = set()
+        self._pid = os.getpid()
+        self.on_change: Callable[[], None] = lambda: None
+
+    def append(self, kind: SegmentKind, record: Record) -> Place:
+        """Append a record inside `change(kind)`; where its payload lies."""
+        return self._open[kind].append([record])[0][0]
+
+    @contextmanager
+    def change(self, kind: SegmentKind) -> Iterator[Txn]:
+        """One write transaction; what is appended inside is acknowledged with it, or taken back if it fails."""
+        with self._lock:
+            self._forked()
+            self._segment(kind)
+            marks = self._marks()
+            try:
+                with self._index.write() as txn:
+                    yield txn
+                    self._acknowledge(txn, marks)
+            except BaseException:
+                self._take_back(marks)
+                raise
+            self.on_change()
+
+    @contextmanager
+    def objects(self, records: Sequence[Record]) -> Iterator[tuple[Txn, list[tuple[Place, int]]]]:
+        """Append objects before the transaction begins, so that the write lock is not held while bytes are written."""
+        with self._lock:
+            self._forked()
+            segment = self._segment(SegmentKind.LOG)
+            marks = self._marks()
+            try:
+                placed = segment.append(records)
+                with self._index.write() as txn:
+                    yield txn, placed
+                    self._acknowledge(txn, marks)
+            except BaseException:
+                self._take_back(marks)
+                raise
+            self.on_change()
+
+    def _marks(self) -> dict[SegmentKind, tuple[int, int]]:
+        return {kind: (segment.id, segment.end) for kind, segment in self._open.items()}
+
+    def sync(self) -> None:
+        """Make everything acknowledged so far, by any process, survive power loss.
+
+        A file whose sync failed once is never reported as safe again: the kernel may have dropped its dirty pages.
+        """
+        with self._index.read() as txn:
+            waiting = [(key, *END.unpack(value)) for key, value in self._index.scan(txn, self._index.ends, b"")]
+        waiting = [(key, end, synced) for key, end, synced in waiting if synced < end]
+        for key, _, _ in waiting:
+            self._sync_segment(int.from_bytes(key, "big"))
+        if waiting:
+            with self._index.write() as txn:
+                for key, end, _ in waiting:
+                    self._mark_synced(txn, key, end)
+
+    def sync_own(self, txn: Txn, kind: SegmentKind) -> None:
+        """Make what this transaction appended survive power loss, before the transaction is committed."""
+        segment = self._open[kind]
+        self._sync_segment(segment.id)
+        txn.put(number_key(segment.id), END.pack(segment.end, segment.end), db=self._index.ends)
+
+    def _mark_synced(self, txn: Txn, key: bytes, end: int) -> None:
+        row = txn.get(key, db=self._index.ends)
+        if row is not None:
+            now, synced = END.unpack(row)
+            txn.put(key, END.pack(now, max(synced, end)), db=self._index.ends)
+
+    def _sync_segment(self, segment: int) -> None:
+        if segment in self._failed:
+            raise StorageFailed(f"segment {segment:08x} could not be synced before; its last writes may be lost")
+        path = self._segments.paths_of(segment)
+        if path is None:
+            return  # a journal whose rows have all been committed
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            files.sync(fd)
+        except (StorageFailed, StorageFull):
+            self._failed.add(segment)
+            raise
+        finally:
+            os.close(fd)
+
+    def _segment(self, kind: SegmentKind) -> Segment:
+        segment = self._open.get(kind)
+        if segment is not None and not segment.full:
+            return segment
+        if segment is not None:
+            self._open.pop(kind).close()
+        segment = self._adopt(kind) or self._create(kind)
+        self._open[kind] = segment
+        return segment
+
+    def _adopt(self, kind: SegmentKind) -> Segment | None:
+        with self._index.read() as txn:
+            ends = [(key, END.unpack(value)[0]) for key, value in self._index.scan(txn, self._index.ends, b"")]
+        for key, _ in ends:
+            segment = int.from_bytes(key, "big")
+            adopted = Segment.adopt(self._segments.path(segment, kind), partial(self._end, key))
+            if adopted is None:
+                continue
+            if not adopted.full:
+                return adopted
+            adopted.close()
+        return None
+
+    def _end(self, key: bytes) -> int | None:
+        with self._index.read() as txn:
+            row = txn.get(key, db=self._index.ends)
+        return None if row is None else END.unpack(row)[0]
+
+    def _create(self, kind: SegmentKind) -> Segment:
+        # Ids are never used twice: readers may still hold a deleted journal open under its id.
+        with self._index.write() as txn:
+            number = 1 + max(self._index.number(txn, b"segment"), *self._segments.paths(), 0)
+            self._index.set_number(txn, b"segment", number)
+        return Segment.create(self._segments.path(number, kind), kind, number)
+
+    def _acknowledge(self, txn: Txn, marks: dict[SegmentKind, tuple[int, int]]) -> None:
+        for kind, segment in self._open.items():
+            if marks.get(kind) != (segment.id, segment.end):
+                key = number_key(segment.id)
+                row = txn.get(key, db=self._index.ends)
+                synced = END.unpack(row)[1] if row else 0
+                txn.put(key, END.pack(segment.end, synced), db=self._index.ends)
+
+    def _take_back(self, marks: dict[SegmentKind, tuple[int, int]]) -> None:
+        for kind, segment in list(self._open.items()):
+            mark = marks.get(kind)
+            if mark is not None and mark[0] == segment.id:
+                segment.take_back(mark[1])
+
+    def release(self, segment: int) -> bool:
+        """Close the segment if this process appends to it; whether it did."""
+        with self._lock:
+            for kind, own in list(self._open.items()):
+                if own.id == segment:
+                    self._open.pop(kind).close()
+                    return True
+        return False
+
+    def _forked(self) -> None:
+        if self._pid != os.getpid():
+            # The parent's segments are not ours: their ends move without us.
+            for segment in self._open.values():
+                segment.close()
+            self._open.clear()
+            self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Let go of the segments."""
+        with self._lock:
+            if self._pid == os.getpid():
+                for segment in self._open.values():
+                    segment.close()
+            self._open.clear()

@@ -1,0 +1,155 @@
+"""Objects: chunks, tree nodes, commits, found by the digest of their contents. Stored once, never changed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from storage.disk.index import Index, Txn
+from storage.disk.segments import Record, RecordKind, Segments, checksum
+from storage.errors import Corrupt, NotFound
+from storage.model.cache import Cache
+from storage.model.chunking import pack, unpack
+from storage.model.digest import Digest, blake, hexed
+from storage.model.records import Commit, Place, decode_commit, encode_commit
+from storage.stores.log import Log
+from storage.tree.node import BadNode, Inner, Leaf, decode
+
+OBJECT_ROW = struct.Struct("<IQIIBBHQ")
+NODE_CACHE = 64 << 20
+CHUNK_CACHE = 96 << 20
+
+Node = Leaf | Inner
+
+
+def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int) -> bytes:
+    """The index row of an object."""
+    return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
+
+
+class Objects:
+    """Reads and writes objects. Thread-safe. Everything read is checked; wrong bytes are never returned."""
+
+    def __init__(self, index: Index, segments: Segments, log: Log) -> None:
+        self._index = index
+        self._segments = segments
+        self._log = log
+        self._nodes: Cache[Digest, Node] = Cache(NODE_CACHE)
+        self._chunks: Cache[Digest, bytes | memoryview] = Cache(CHUNK_CACHE)
+        self._commits: Cache[Digest, Commit] = Cache(4 << 20)
+
+    def get(self, digest: Digest) -> bytes | memoryview:
+        """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
+        with self._index.read() as txn:
+            row = txn.get(digest, db=self._index.objects)
+        if row is None:
+            raise NotFound(f"no object {hexed(digest)} is stored here")
+        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
+        where = f"segment {segment:08x} at byte {offset}"
+        try:
+            stored = self._segments.read(Place(segment, offset, length))
+            if checksum(stored) != check:
+                raise Corrupt("its bytes have changed since they were written")
+            return unpack(codec, stored, raw_length)
+        except Corrupt as error:
+            raise Corrupt(
+                f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
+            ) from error
+
+    def has(self, digest: Digest) -> bool:
+        """Whether something is stored under `digest`."""
+        with self._index.read() as txn:
+            return txn.get(digest, db=self._index.objects) is not None
+
+    def chunk(self, digest: Digest) -> bytes | memoryview:
+        """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
+        found = self._chunks.get(digest)
+        if found is None:
+            found = self.get(digest)
+            self._chunks.put(digest, found, len(found))
+        return found
+
+    def has_in_memory(self, digest: Digest) -> bool:
+        """Whether `chunk` would answer from memory."""
+        return digest in self._chunks
+
+    def node(self, digest: Digest) -> Node:
+        """A decoded tree node."""
+        node = self._nodes.get(digest)
+        if node is None:
+            data = bytes(self.get(digest))
+            try:
+                node = decode(data)
+            except BadNode as error:
+                raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
+            self._nodes.put(digest, node, len(data) + 500)
+        return node
+
+    def commit(self, digest: Digest) -> Commit:
+        """A commit record; NotFound when the digest is not that of a commit."""
+        found = self._commits.get(digest)
+        if found is None:
+            with self._index.read() as txn:
+                if txn.get(digest, db=self._index.commits) is None:
+                    raise NotFound(f"no commit {hexed(digest)} is stored here")
+            data = bytes(self.get(digest))
+            found = decode_commit(data)
+            self._commits.put(digest, found, len(data) + 500)
+        return found
+
+    def put_nodes(self, fresh: Sequence[tuple[Digest, bytes]]) -> None:
+        """Store tree nodes."""
+        for first in range(0, len(fresh), 256):
+            self._put(RecordKind.NODE, fresh[first : first + 256])
+
+    def put_chunk(self, data: bytes | memoryview, itemsize: int = 1) -> Digest:
+        """Store a chunk and return its digest."""
+        digest = blake(data)
+        self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
+        return digest
+
+    def put_chunk_list(self, data: bytes) -> Digest:
+        """Store a long list of chunks and return its digest."""
+        digest = blake(data)
+        self._put(RecordKind.CHUNK_LIST, [(digest, data)])
+        return digest
+
+    def put_commit(self, commit: Commit) -> Digest:
+        """Store a commit record and return its digest, which is the commit's name."""
+        data = encode_commit(commit)
+        digest = blake(data)
+        self._put(RecordKind.COMMIT, [(digest, data)])
+        return digest
+
+    def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
+        with self._index.read() as txn:
+            new = {digest: data for digest, data in objects if txn.get(digest, db=self._index.objects) is None}
+        if not new:
+            return
+        records = []
+        for digest, data in new.items():
+            codec, packed = pack(data, itemsize)
+            records.append(Record(kind, [packed], len(data), digest, codec=codec))
+        with self._log.objects(records) as (txn, placed):
+            for record, (place, check) in zip(records, placed, strict=True):
+                index_object(
+                    self._index, txn, record.kind, record.codec, record.raw_length, record.digest, place, check
+                )
+
+    def index_rows(self, txn: Txn, digests: Iterable[Digest]) -> dict[Digest, Place]:
+        """Where the given objects lie, those that are stored."""
+        places = {}
+        for digest in digests:
+            row = txn.get(digest, db=self._index.objects)
+            if row is not None:
+                segment, offset, length, *_ = OBJECT_ROW.unpack(row)
+                places[digest] = Place(segment, offset, length)
+        return places
+
+
+def index_object(
+    index: Index, txn: Txn, kind: int, codec: int, raw_length: int, digest: Digest, place: Place, check: int
+) -> None:
+    """Enter an object into the index. A copy that is already there stays."""
+    row = object_row(place, raw_length, kind, codec, check)
+    txn.put(digest, row, overwrite=False, db=index.objects)

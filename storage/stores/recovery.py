@@ -1,0 +1,218 @@
+"""Making the index again from the segments: objects where they lie, then every change in order of sequence."""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storage.disk import files
+from storage.disk.index import Index, Txn, number_key
+from storage.disk.segments import (
+    FILE_SIZE,
+    Found,
+    RecordKind,
+    Segments,
+    scan,
+)
+from storage.errors import Corrupt
+from storage.model.digest import hexed
+from storage.model.records import (
+    Kind,
+    Place,
+    RefsRecord,
+    StageRecord,
+    decode_commit,
+    decode_refs_record,
+    decode_stage_record,
+)
+from storage.stores.log import END
+from storage.stores.objects import index_object
+from storage.stores.refs import BranchRef, apply_refs
+from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
+from storage.tree.node import BadNode, Leaf, decode
+
+BATCH = 20_000
+_LENGTH_SIZE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in a repository: what, the digest it concerns, where it lies, and what to do."""
+
+    what: str
+    digest: str
+    where: str
+    advice: str
+
+
+@dataclass(slots=True)
+class RebuildReport:
+    """What a rebuild found: records read, commits among them, staging changes replayed, and damage."""
+
+    records: int = 0
+    commits: int = 0
+    staged: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    sequence: int
+    kind: int
+    place: Place
+
+
+def rebuild_index(home: Path) -> RebuildReport:
+    """Make the index of the repository in `home` again, and put it in the old one's place in one step.
+
+    The caller has the repository to itself. Nothing but the index is written: a rebuild cut short is simply run again.
+    """
+    report = RebuildReport()
+    fresh = home / "index.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    segments = Segments(home / "segments")
+    index = Index(fresh)
+    try:
+        _fill(index, segments, report)
+        index.sync()
+    finally:
+        index.close()
+        segments.close()
+    old = home / "index.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if (home / "index").exists():
+        (home / "index").rename(old)
+    fresh.rename(home / "index")
+    files.sync_directory(home)
+    shutil.rmtree(old, ignore_errors=True)
+    return report
+
+
+def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
+    changes: list[_Change] = []
+    paths = sorted(segments.paths().items())
+    for segment, path in paths:
+        try:
+            _index_segment(index, segment, path, changes, report)
+        except Corrupt as error:
+            report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
+    changes.sort(key=lambda change: change.sequence)
+    staging = Staging(index, segments)
+    last_directory = 0
+    for first in range(0, len(changes), BATCH // 20):
+        with index.write() as txn:
+            for change in changes[first : first + BATCH // 20]:
+                try:
+                    last_directory = max(last_directory, _replay(index, txn, staging, segments, change))
+                except (Corrupt, BadNode) as error:
+                    where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
+                    report.problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
+    with index.write() as txn:
+        index.set_number(txn, b"sequence", max((change.sequence for change in changes), default=0))
+        index.set_number(txn, b"directory", last_directory)
+        index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
+        index.set_number(txn, b"generation", 1)
+        _drop_orphans(index, txn, staging)
+    report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
+
+
+def _index_segment(index: Index, segment: int, path: Path, changes: list[_Change], report: RebuildReport) -> None:
+    end = FILE_SIZE
+    found = _records(path)
+    done = False
+    while not done:
+        done = True
+        with index.write() as txn:
+            for number, record in enumerate(found, 1):
+                report.records += 1
+                if record.payload is None:
+                    report.problems.append(_damaged(record))
+                else:
+                    end = record.place.offset + record.place.length
+                    _index_record(index, txn, record, changes, report)
+                if number == BATCH:
+                    done = False
+                    break
+            txn.put(number_key(segment), END.pack(end, 0), db=index.ends)
+
+
+def _records(path: Path) -> Iterator[Found]:
+    with path.open("rb") as file:
+        if path.stat().st_size < FILE_SIZE:
+            raise Corrupt(f"{path.name} is shorter than a segment's beginning", where=path.name)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
+            for record in scan(data, path):
+                yield record
+                if record.payload is not None:
+                    record.payload.release()
+
+
+def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], report: RebuildReport) -> None:
+    if record.kind >= RecordKind.STAGE:
+        changes.append(_Change(record.sequence, record.kind, record.place))
+        return
+    index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
+    if record.kind == RecordKind.COMMIT:
+        from storage.model.chunking import unpack
+
+        assert record.payload is not None
+        commit = decode_commit(bytes(unpack(record.codec, bytes(record.payload), record.raw_length)))
+        txn.put(record.digest, number_key(commit.time), db=index.commits)
+        report.commits += 1
+
+
+def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change: _Change) -> int:
+    payload = segments.read(change.place)
+    if change.kind == RecordKind.REFS:
+        refs_record = decode_refs_record(payload)
+        apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
+        return _directories_of_refs(refs_record)
+    record, leaves, offsets = read_stage_payload(payload, change.place.offset)
+    apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
+    return max([directory for directory, _ in record.created], default=0)
+
+
+def _directories_of_refs(record: RefsRecord) -> int:
+    return max([i for f in record.fences for i in (f.root_id, *(d for d, _ in f.bases))], default=0)
+
+
+def read_stage_payload(payload: bytes, start: int) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
+    """A staging record taken apart: its head, the rows of its groups, and where in the segment their values begin."""
+    length = int.from_bytes(payload[:_LENGTH_SIZE], "little")
+    at = _LENGTH_SIZE + length
+    record = decode_stage_record(payload[_LENGTH_SIZE:at])
+    leaves: list[list[LeafRow]] = []
+    offsets: list[int] = []
+    for _, _, size in record.groups:
+        leaf = decode(payload[at : at + size])
+        if not isinstance(leaf, Leaf):
+            raise Corrupt("a staging record holds something else than rows")
+        rows = [leaf.row(i) for i in range(len(leaf))]
+        at += size
+        leaves.append(rows)
+        offsets.append(start + at - sum(len(value) for _, _, value in rows))
+    return record, leaves, offsets
+
+
+def _drop_orphans(index: Index, txn: Txn, staging: Staging) -> None:
+    """Forget staged directories that no branch leads to: left by journals whose counterpart has been settled."""
+    reached: set[int] = set()
+    todo = [BranchRef.decode(value).root_id for _, value in index.scan(txn, index.refs, b"branch/")]
+    while todo:
+        directory = todo.pop()
+        reached.add(directory)
+        todo.extend(row.staged_id for _, row in staging.rows(txn, directory) if row.kind is Kind.STAGED)
+    known = {int.from_bytes(key, "big") for key, _ in index.scan(txn, index.directories, b"")}
+    held = {int.from_bytes(key[:8], "big") for key, _ in index.scan(txn, index.staged, b"")}
+    for directory in (known | held) - reached:
+        drop_directory(index, txn, staging, directory)
+
+
+def _damaged(record: Found) -> Problem:
+    where = f"segment {record.place.segment:08x} at byte {record.place.offset}"
+    digest = hexed(record.digest) if record.kind < RecordKind.STAGE else ""
+    return Problem("a record's bytes have changed or were never written whole", digest, where, "restore it from a copy")

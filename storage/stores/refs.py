@@ -1,0 +1,165 @@
+"""Refs: branches, tags, HEAD; and the operation log, which is every change of them in order.
+
+A ref changes only through `RefChange.record`: one record in the log, synced before the change is visible.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from storage.disk.index import Index, Txn, number_key
+from storage.disk.segments import Record, RecordKind, SegmentKind
+from storage.errors import Conflict, Exists, NotFound
+from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
+from storage.model.records import Author, Fence, Place, RefsRecord, encode_record
+from storage.stores.log import Log
+from storage.stores.staging import StagedDirectory, Staging, apply_fence, drop_directory, note_change, put_directory
+from storage.tree.node import EMPTY
+
+BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
+_BRANCH_VALUE = struct.Struct("<32sQ")
+_PLACE = struct.Struct("<IQI")
+
+
+@dataclass(frozen=True, slots=True)
+class BranchRef:
+    """A branch: its tip (None before the first commit) and the id of its staged root directory."""
+
+    tip: Digest | None
+    root_id: int
+
+    def encode(self) -> bytes:
+        """As stored in the refs table."""
+        return _BRANCH_VALUE.pack(self.tip or NO_DIGEST, self.root_id)
+
+    @classmethod
+    def decode(cls, data: bytes) -> BranchRef:
+        """What encode wrote."""
+        tip, root_id = _BRANCH_VALUE.unpack(data)
+        return cls(None if tip == NO_DIGEST else Digest(tip), root_id)
+
+
+class TagRef(msgspec.Struct, array_like=True, frozen=True):
+    """A tag: the commit it names, with a message of its own."""
+
+    digest: bytes
+    message: str
+    time: int
+
+
+class Refs:
+    """Reads refs. Every method works within the caller's transaction."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def branch(self, txn: Txn, name: str) -> BranchRef:
+        """A branch; NotFound."""
+        data = txn.get((BRANCH + name).encode(), db=self._index.refs)
+        if data is None:
+            raise NotFound(f"there is no branch {name!r}")
+        return BranchRef.decode(data)
+
+    def branches(self, txn: Txn) -> dict[str, BranchRef]:
+        """All branches by name."""
+        rows = self._index.scan(txn, self._index.refs, BRANCH.encode())
+        return {key.decode()[len(BRANCH) :]: BranchRef.decode(data) for key, data in rows}
+
+    def tags(self, txn: Txn) -> dict[str, TagRef]:
+        """All tags by name."""
+        rows = self._index.scan(txn, self._index.refs, TAG.encode())
+        return {key.decode()[len(TAG) :]: decode_tag(data) for key, data in rows}
+
+    def head(self, txn: Txn) -> str:
+        """The default branch's name."""
+        data = txn.get(HEAD.encode(), db=self._index.refs)
+        if data is None:
+            raise NotFound("the repository has no HEAD")
+        return data.decode()
+
+    def raw(self, txn: Txn, name: str) -> bytes:
+        """A ref's stored bytes, empty where there is none."""
+        return txn.get(name.encode(), db=self._index.refs) or b""
+
+
+def encode_tag(tag: TagRef) -> bytes:
+    """A tag as stored in the refs table."""
+    return msgspec.msgpack.encode(tag)
+
+
+def decode_tag(data: bytes) -> TagRef:
+    """The tag that encode_tag wrote."""
+    return msgspec.msgpack.decode(data, type=TagRef)
+
+
+def change_refs(
+    index: Index,
+    log: Log,
+    txn: Txn,
+    staging: Staging,
+    *,
+    author: Author,
+    description: str,
+    updates: Sequence[tuple[str, bytes, bytes]],
+    fences: Sequence[Fence] = (),
+    dropped: Sequence[tuple[str, int]] = (),
+    origin: bytes,
+) -> int:
+    """Change refs inside `log.change(LOG)`: write the record, sync it, apply it; its sequence number.
+
+    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected.
+    """
+    for name, old, _ in updates:
+        found = txn.get(name.encode(), db=index.refs) or b""
+        if found != old:
+            raise Conflict(name, _shown(name, old), _shown(name, found))
+    who = f"{author.name} <{author.email}>"
+    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped))
+    sequence = index.next_sequence(txn)
+    payload = encode_record(record)
+    place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
+    log.sync_own(txn, SegmentKind.LOG)
+    apply_refs(index, txn, staging, record, sequence, place)
+    note_change(index, txn, origin, [("", [], None)])
+    return sequence
+
+
+def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, sequence: int, place: Place) -> None:
+    """Do what an operation record says; runs when it is written and again when the index is rebuilt."""
+    for name, _, new in record.updates:
+        if new:
+            txn.put(name.encode(), new, db=index.refs)
+        else:
+            txn.delete(name.encode(), db=index.refs)
+    for fence in record.fences:
+        if staging.directory(txn, fence.root_id) is None:
+            put_directory(index, txn, fence.root_id, StagedDirectory(EMPTY, 0))
+        apply_fence(index, txn, staging, fence, sequence)
+    for branch, root_id in record.dropped:
+        drop_directory(index, txn, staging, root_id)
+        txn.put(b"fence/" + branch.encode(), number_key(sequence), db=index.meta)
+    txn.put(number_key(sequence), _PLACE.pack(place.segment, place.offset, place.length), db=index.operations)
+
+
+def operation_place(data: bytes) -> Place:
+    """Where an operation's record lies, from its index row."""
+    return Place(*_PLACE.unpack(data))
+
+
+def _shown(name: str, value: bytes) -> str:
+    if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
+        return hexed(Digest(value[:DIGEST_SIZE]))
+    if name.startswith(TAG) and value:
+        return hexed(Digest(decode_tag(value).digest))
+    return value.decode("utf-8", "backslashreplace")
+
+
+def require_absent(txn: Txn, index: Index, name: str, what: str) -> None:
+    """Exists if the ref is there already."""
+    if txn.get(name.encode(), db=index.refs) is not None:
+        raise Exists(f"there is already a {what}")

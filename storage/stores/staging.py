@@ -1,0 +1,236 @@
+"""Staging: the rows of staged directories, and what a record of the log does to them.
+
+State is what the records say, applied in order of sequence: the functions `apply_stage` and `apply_fence` run when a
+record is written and again, unchanged, when the index is rebuilt.
+
+A staged directory has an id, the root of the committed directory it is based on, and rows: name → entry, removed, or
+staged directory. Row: sequence u64, place of the value (segment u32, offset u64, length u32, checksum u64), head, and the value
+itself where it is short.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from storage.disk.index import Index, Txn, number_key
+from storage.disk.segments import Segments, checksum
+from storage.errors import Corrupt
+from storage.model.digest import DIGEST_SIZE, Digest
+from storage.model.records import HEAD, Entry, Fence, Kind, Place, StageRecord, decode_entry
+
+ROW = struct.Struct("<QIQIQ")
+DIRECTORY_ROW = struct.Struct("<32sq")
+STAGED_ID = struct.Struct("<Q")
+SHORT_VALUE = 64
+"""Values up to this many bytes stand in the row itself."""
+KEPT_CHANGES = 10_000
+
+REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
+
+LeafRow = tuple[bytes, bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A staged row: its head, and its value where short, else the value's place."""
+
+    sequence: int
+    kind: Kind
+    head: bytes
+    value: bytes | Place
+
+    @property
+    def staged_id(self) -> int:
+        """The staged directory a row of kind STAGED leads to."""
+        assert isinstance(self.value, bytes)
+        return int(STAGED_ID.unpack(self.value)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class StagedDirectory:
+    """A staged directory's own row: what it is based on, when it last changed, and a root's head."""
+
+    base: Digest
+    mtime: int
+    head: bytes = b""
+
+
+def encode_rows(
+    directory: int, rows: Iterable[LeafRow], sequence: int, segment: int, offset: int
+) -> list[tuple[bytes, bytes]]:
+    """Index rows of a directory's staged rows, whose values lie one after the other from `offset` in `segment`."""
+    prefix = number_key(directory)
+    pack, short, check = ROW.pack, SHORT_VALUE, checksum
+    out = []
+    for key, head, value in rows:
+        length = len(value)
+        if length <= short:
+            out.append((prefix + key, pack(sequence, 0, 0, length, 0) + head + value))
+        else:
+            out.append((prefix + key, pack(sequence, segment, offset, length, check(value)) + head))
+        offset += length
+    return out
+
+
+def decode_row(data: bytes) -> Row:
+    """The row that encode_rows wrote."""
+    sequence, segment, offset, length, check = ROW.unpack_from(data)
+    kind, _, _, extra, _, _ = HEAD.unpack_from(data, ROW.size)
+    behind = ROW.size + HEAD.size + extra
+    head = data[ROW.size : behind]
+    value: bytes | Place = Place(segment, offset, length, check) if segment else data[behind:]
+    return Row(sequence, Kind(kind), head, value)
+
+
+class Staging:
+    """Reads staged rows. Every method works within the caller's transaction."""
+
+    def __init__(self, index: Index, segments: Segments) -> None:
+        self._index = index
+        self._segments = segments
+
+    def row(self, txn: Txn, directory: int, name: bytes) -> Row | None:
+        """The row of `name`, None where nothing is staged for it."""
+        data = txn.get(number_key(directory) + name, db=self._index.staged)
+        return None if data is None else decode_row(data)
+
+    def rows(self, txn: Txn, directory: int, after: bytes = b"") -> Iterator[tuple[bytes, Row]]:
+        """The rows of a staged directory by name, those behind `after` only."""
+        for key, data in self._index.scan(txn, self._index.staged, number_key(directory), after):
+            yield key[8:], decode_row(data)
+
+    def is_empty(self, txn: Txn, directory: int) -> bool:
+        """Whether a directory has no staged rows."""
+        return next(self._index.scan(txn, self._index.staged, number_key(directory)), None) is None
+
+    def directory(self, txn: Txn, directory: int) -> StagedDirectory | None:
+        """A staged directory, None when it is gone."""
+        data = txn.get(number_key(directory), db=self._index.directories)
+        if data is None:
+            return None
+        base, mtime = DIRECTORY_ROW.unpack_from(data)
+        return StagedDirectory(Digest(base), mtime, data[DIRECTORY_ROW.size :])
+
+    def value(self, value: bytes | Place) -> bytes:
+        """A staged value's bytes; Corrupt when the journal's bytes have changed."""
+        return value if isinstance(value, bytes) else _checked(self._segments.read(value), value)
+
+    def values(self, values: Sequence[bytes | Place]) -> list[bytes]:
+        """The bytes of many values, in order."""
+        far = [(i, value) for i, value in enumerate(values) if isinstance(value, Place)]
+        out = [value if isinstance(value, bytes) else b"" for value in values]
+        for (i, place), data in zip(far, self._segments.read_many([place for _, place in far]), strict=True):
+            out[i] = _checked(data, place)
+        return out
+
+    def entry(self, row: Row) -> Entry:
+        """The entry a row stands for (not REMOVED); its value stays a Place where it is long."""
+        return decode_entry(row.head, row.value)
+
+
+def _checked(data: bytes, place: Place) -> bytes:
+    if checksum(data) != place.check:
+        where = f"journal segment {place.segment:08x} at byte {place.offset}"
+        raise Corrupt(f"a staged value in {where} is damaged: its bytes have changed", where=where)
+    return data
+
+
+def put_directory(index: Index, txn: Txn, directory: int, row: StagedDirectory) -> None:
+    """Write a staged directory's own row."""
+    data = DIRECTORY_ROW.pack(row.base, row.mtime) + row.head
+    txn.put(number_key(directory), data, db=index.directories)
+
+
+def apply_stage(
+    index: Index,
+    txn: Txn,
+    staging: Staging,
+    record: StageRecord,
+    leaves: Sequence[Sequence[LeafRow]],
+    sequence: int,
+    segment: int,
+    offsets: Sequence[int],
+) -> None:
+    """Do what a staging record says. `leaves` are the rows of its groups, whose values begin at `offsets`."""
+    for directory, base in record.created:
+        put_directory(index, txn, directory, StagedDirectory(Digest(base), 0))
+    for directory in record.dropped:
+        drop_directory(index, txn, staging, directory)
+    for (directory, mtime, _), rows, offset in zip(record.groups, leaves, offsets, strict=True):
+        known = staging.directory(txn, directory)
+        if known is None:  # only when replaying a log whose older journals have been settled
+            known = StagedDirectory(Digest(bytes(DIGEST_SIZE)), 0)
+        if mtime:
+            put_directory(index, txn, directory, StagedDirectory(known.base, mtime, known.head))
+        with txn.cursor(db=index.staged) as cursor:
+            cursor.putmulti(encode_rows(directory, rows, sequence, segment, offset))
+    for directory, head in record.attributes:
+        known = staging.directory(txn, directory)
+        if known is not None:
+            put_directory(index, txn, directory, StagedDirectory(known.base, known.mtime, head))
+    key = number_key(segment) + record.branch.encode()
+    txn.put(key, number_key(sequence), db=index.journals)
+
+
+def drop_directory(index: Index, txn: Txn, staging: Staging, directory: int) -> None:
+    """Forget a staged directory, its rows and everything staged below it."""
+    rows = list(staging.rows(txn, directory))
+    for name, row in rows:
+        txn.delete(number_key(directory) + name, db=index.staged)
+        if row.kind is Kind.STAGED:
+            drop_directory(index, txn, staging, row.staged_id)
+    txn.delete(number_key(directory), db=index.directories)
+
+
+def apply_fence(index: Index, txn: Txn, staging: Staging, fence: Fence, sequence: int) -> None:
+    """Settle what a change of a branch settled: rows up to the fence go, what was staged later stays on the new base."""
+    kept = {directory: Digest(base) for directory, base in fence.bases}
+    gone = _settle(index, txn, staging, fence.root_id, fence.upto)
+    for directory in kept:
+        gone |= _settle(index, txn, staging, directory, fence.upto)
+    for directory in gone - kept.keys() - {fence.root_id}:
+        txn.delete(number_key(directory), db=index.directories)
+    for directory, base in kept.items():
+        known = staging.directory(txn, directory)
+        put_directory(index, txn, directory, StagedDirectory(base, known.mtime if known else 0))
+    for directory, name, head, staged in fence.rows:
+        row = ROW.pack(sequence, 0, 0, STAGED_ID.size, 0) + head + STAGED_ID.pack(staged)
+        txn.put(number_key(directory) + name, row, db=index.staged)
+    root = decode_entry(fence.head, fence.value)
+    put_directory(index, txn, fence.root_id, StagedDirectory(root.root, root.mtime, fence.head))
+    txn.put(b"fence/" + fence.branch.encode(), number_key(fence.upto), db=index.meta)
+
+
+def _settle(index: Index, txn: Txn, staging: Staging, directory: int, upto: int) -> set[int]:
+    """Delete the rows up to `upto` of a directory and of those below it; all directories met."""
+    met = {directory}
+    below: list[int] = []
+    with txn.cursor(db=index.staged) as cursor:
+        prefix = number_key(directory)
+        found = cursor.set_range(prefix)
+        while found:
+            key, data = cursor.item()
+            if not key.startswith(prefix):
+                break
+            if data[ROW.size] == Kind.STAGED:
+                below.append(decode_row(data).staged_id)
+            found = cursor.delete() if ROW.unpack_from(data)[0] <= upto else cursor.next()
+    for child in below:
+        met |= _settle(index, txn, staging, child, upto)
+    return met
+
+
+def note_change(
+    index: Index, txn: Txn, origin: bytes, changes: Sequence[tuple[str, list[bytes], list[bytes] | None]]
+) -> int:
+    """Tell other processes what changed; the new generation. Only the latest changes are kept."""
+    generation = index.next_number(txn, b"generation")
+    row = msgspec.msgpack.encode((origin, changes))
+    txn.put(number_key(generation), row, db=index.changes)
+    if generation > KEPT_CHANGES:
+        txn.delete(number_key(generation - KEPT_CHANGES), db=index.changes)
+    return generation

@@ -1,0 +1,250 @@
+"""Commits: staged rows become a new tree, at the cost of what changed.
+
+1. One read transaction gives the staged rows and the fence: the last sequence number acknowledged by then.
+2. The rows are folded, deepest directory first, into new tree nodes; nodes and the commit record are stored and synced.
+3. One write transaction moves the branch, if its tip is still the one folded onto, and settles the rows up to the fence.
+   Rows staged meanwhile have higher numbers: they stay staged, over the new tip.
+4. Journals that hold nothing unsettled are deleted.
+
+A crash between any two steps leaves the branch as it was before or as it is after; nodes nobody refers to are left for gc.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from storage.disk.index import Index, Txn, number_key
+from storage.disk.segments import Segment, SegmentKind, Segments
+from storage.errors import Conflict, NothingToCommit
+from storage.model.digest import Digest
+from storage.model.records import (
+    Author,
+    Commit,
+    Entry,
+    Fence,
+    Kind,
+    decode_entry,
+    directory_entry,
+    encode_head,
+)
+from storage.stores.log import END, Log
+from storage.stores.objects import Objects
+from storage.stores.refs import BRANCH, BranchRef, Refs, change_refs
+from storage.stores.staging import Row, StagedDirectory, Staging
+from storage.tree.edit import edit
+from storage.tree.node import EMPTY
+
+ATTEMPTS = 10
+EMPTY_ROOT = directory_entry(EMPTY, 0, 0, 0)
+
+_Edits = list[tuple[bytes, tuple[bytes, bytes] | None]]
+
+
+@dataclass(slots=True)
+class Folded:
+    """What folding gave: the new root's entry, nodes to store, and the new base of every staged directory met."""
+
+    root: Entry
+    upto: int
+    fresh: list[tuple[Digest, bytes]] = field(default_factory=list)
+    bases: dict[int, Digest] = field(default_factory=dict)
+
+
+class Committer:
+    """Turns a branch's staged rows into commits. Thread-safe."""
+
+    def __init__(
+        self,
+        index: Index,
+        segments: Segments,
+        log: Log,
+        objects: Objects,
+        refs: Refs,
+        staging: Staging,
+        origin: bytes,
+    ) -> None:
+        self._index = index
+        self._segments = segments
+        self._log = log
+        self._objects = objects
+        self._refs = refs
+        self._staging = staging
+        self._origin = origin
+
+    def commit(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+        """Commit everything staged on `branch` when this is called; durable when it returns.
+
+        NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                digest = self._attempt(branch, message, author, metadata)
+            except Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            self.remove_settled_journals()
+            return digest
+        raise AssertionError("unreachable")
+
+    def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+        with self._index.read() as txn:
+            ref = self._refs.branch(txn, branch)
+            before = self._objects.commit(ref.tip).root if ref.tip else EMPTY_ROOT
+            folded = self._fold_root(txn, ref, before)
+        if folded.root.value == before.value and folded.root.attributes == before.attributes:
+            raise NothingToCommit("No changes made in staging area. Cannot commit.")
+        self._objects.put_nodes(folded.fresh)
+        parents = (ref.tip,) if ref.tip else ()
+        commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
+        digest = self._objects.put_commit(commit)
+        self._log.sync()
+        with self._log.change(SegmentKind.LOG) as txn:
+            fence = self._fence(txn, branch, ref.root_id, folded)
+            description = "commit: " + (message.splitlines() or [""])[0]
+            updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            txn.put(digest, number_key(commit.time), db=self._index.commits)
+            change_refs(
+                self._index,
+                self._log,
+                txn,
+                self._staging,
+                author=author,
+                description=description,
+                updates=updates,
+                fences=[fence],
+                origin=self._origin,
+            )
+        return digest
+
+    def _fold_root(self, txn: Txn, ref: BranchRef, before: Entry) -> Folded:
+        upto = self._index.number(txn, b"sequence")
+        folded = Folded(before, upto)
+        directory = self._staging.directory(txn, ref.root_id)
+        if directory is None:
+            return folded
+        like = decode_entry(directory.head, before.value) if directory.head else before
+        like = replace(like, mtime=directory.mtime or like.mtime)
+        folded.root = self._fold(txn, ref.root_id, directory, like, folded)
+        return folded
+
+    def _fold(self, txn: Txn, directory: int, known: StagedDirectory, like: Entry, folded: Folded) -> Entry:
+        rows = list(self._staging.rows(txn, directory))
+        plain = [(name, row) for name, row in rows if row.kind not in (Kind.STAGED, Kind.REMOVED)]
+        values = self._staging.values([row.value for _, row in plain])
+        edits: _Edits = [(name, (row.head, value)) for (name, row), value in zip(plain, values, strict=True)]
+        for name, row in rows:
+            if row.kind is Kind.REMOVED:
+                edits.append((name, None))
+            elif row.kind is Kind.STAGED:
+                edits.append((name, self._fold_child(txn, row, folded)))
+        if len(plain) != len(rows):
+            edits.sort(key=lambda item: item[0])
+        root, totals, fresh = edit(self._objects.node, known.base, edits)
+        folded.fresh.extend(fresh)
+        folded.bases[directory] = root
+        return directory_entry(
+            root, totals.count, totals.samples, totals.size, mtime=like.mtime, attributes=like.attributes
+        )
+
+    def _fold_child(self, txn: Txn, row: Row, folded: Folded) -> tuple[bytes, bytes]:
+        child = self._staging.directory(txn, row.staged_id) or StagedDirectory(EMPTY, 0)
+        like = decode_entry(row.head, row.value)
+        like = replace(like, mtime=child.mtime or like.mtime)
+        entry = self._fold(txn, row.staged_id, child, like, folded)
+        assert isinstance(entry.value, bytes)
+        return encode_head(entry), entry.value
+
+    def _fence(self, txn: Txn, branch: str, root_id: int, folded: Folded) -> Fence:
+        kept: dict[int, bytes] = {}
+        rows: list[tuple[int, bytes, bytes, int]] = []
+        self._keep(txn, root_id, folded, kept, rows)
+        kept.pop(root_id, None)
+        assert isinstance(folded.root.value, bytes)
+        return Fence(
+            branch, root_id, folded.upto, encode_head(folded.root), folded.root.value, list(kept.items()), rows
+        )
+
+    def _keep(
+        self,
+        txn: Txn,
+        directory: int,
+        folded: Folded,
+        kept: dict[int, bytes],
+        rows: list[tuple[int, bytes, bytes, int]],
+    ) -> bool:
+        """Find the directories that must stay staged because something below them came after the fence."""
+        late = False
+        for name, row in list(self._late_or_staged(txn, directory, folded.upto)):
+            if row.kind is Kind.STAGED:
+                if self._keep(txn, row.staged_id, folded, kept, rows):
+                    late = True
+                    if row.sequence <= folded.upto:
+                        rows.append((directory, name, row.head, row.staged_id))
+                elif row.sequence > folded.upto:
+                    self._keep_directory(txn, row.staged_id, folded, kept)
+                    late = True
+            else:
+                late = True
+        if late:
+            self._keep_directory(txn, directory, folded, kept)
+        return late
+
+    def _late_or_staged(self, txn: Txn, directory: int, upto: int) -> list[tuple[bytes, Row]]:
+        return [
+            (name, row)
+            for name, row in self._staging.rows(txn, directory)
+            if row.sequence > upto or row.kind is Kind.STAGED
+        ]
+
+    def _keep_directory(self, txn: Txn, directory: int, folded: Folded, kept: dict[int, bytes]) -> None:
+        known = self._staging.directory(txn, directory)
+        kept[directory] = folded.bases.get(directory, known.base if known else EMPTY)
+
+    def remove_settled_journals(self) -> None:
+        """Delete journals of which every staged row has been settled, unless somebody appends to them."""
+        for segment in self._settled():
+            own = self._log.release(segment)
+            path = self._segments.path(segment, SegmentKind.JOURNAL)
+            taken = Segment.adopt(path, partial(self._end, segment))
+            if taken is None and not (own and path.exists()):
+                continue
+            try:
+                self._remove_journal(segment)
+            finally:
+                if taken is not None:
+                    taken.close()
+
+    def _remove_journal(self, segment: int) -> None:
+        with self._index.write() as txn:
+            if segment not in self._settled_in(txn):
+                return
+            for key, _ in list(self._index.scan(txn, self._index.journals, number_key(segment))):
+                txn.delete(key, db=self._index.journals)
+            txn.delete(number_key(segment), db=self._index.ends)
+            # The file goes while the lock on it and the index is held: nobody can adopt it in between.
+            self._segments.path(segment, SegmentKind.JOURNAL).unlink(missing_ok=True)
+
+    def _end(self, segment: int) -> int | None:
+        with self._index.read() as txn:
+            row = txn.get(number_key(segment), db=self._index.ends)
+        return None if row is None else END.unpack(row)[0]
+
+    def _settled(self) -> set[int]:
+        with self._index.read() as txn:
+            return self._settled_in(txn)
+
+    def _settled_in(self, txn: Txn) -> set[int]:
+        settled: dict[int, bool] = {}
+        for key, last in self._index.scan(txn, self._index.journals, b""):
+            segment, branch = int.from_bytes(key[:8], "big"), key[8:]
+            fence = txn.get(b"fence/" + branch, db=self._index.meta) or bytes(8)
+            settled[segment] = settled.get(segment, True) and last <= fence
+        return {segment for segment, done in settled.items() if done}
+
+
+def root_of(objects: Objects, tip: Digest | None) -> Entry:
+    """The root directory of a tip; empty before the first commit."""
+    return objects.commit(tip).root if tip else EMPTY_ROOT

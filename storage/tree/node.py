@@ -1,0 +1,342 @@
+"""The nodes of a prolly map and their bytes.
+
+Layout, all numbers little endian, offsets counted from the first byte of the node:
+
+    leaf    "L" 1 0 0, n u32, offsets of keys u32[n+1], of heads u32[n+1], of values u32[n+1],
+            keys, heads, values
+    inner   "N" 1 level 0, n u32, offsets of keys u32[n+1], counts u64[n], samples u64[n], sizes u64[n],
+            digests 32 bytes[n], keys
+
+A leaf is columnar: its keys, its heads and its values each lie together, so that they compress well and a
+stacked array is sliced out of the values. It is parsed as it is used: one row is read without touching its
+neighbours.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from operator import ge
+from struct import Struct
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from storage.model.digest import DIGEST_SIZE, Digest, blake
+
+Row = tuple[bytes, bytes, bytes]
+"""Key, head, value. The head says at [0] what the entry is and at [8:16] its size."""
+
+_PREFIX = Struct("<2sBBI")
+_LEAF = b"L\x01"
+_INNER = b"N\x01"
+_WEIGHT = Struct("<B7xQ")
+_SAMPLE = 1
+_OFFSET_MAX = 2**32 - 1
+_SUM_MASK = 2**64 - 1
+# From here on numpy's fixed cost of some microseconds is less than Python's for each row.
+_MANY = 48
+
+
+class BadNode(ValueError):
+    """Bytes that are no node of a map, or a node that contradicts its parent."""
+
+
+class Sums(NamedTuple):
+    """What lies below a node: entries, those of them that are samples, and their bytes (modulo 2**64)."""
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which no one misses
+    samples: int
+    size: int
+
+
+class Child(NamedTuple):
+    """A node as its parent sees it; `key` is the last one in it."""
+
+    key: bytes
+    digest: Digest
+    sums: Sums
+
+
+NO_SUMS = Sums(0, 0, 0)
+
+
+class Leaf:
+    """Rows in the order of their keys. Indices are 0 to len - 1, unchecked. Immutable; safe for many threads."""
+
+    __slots__ = ("_length", "_offsets", "raw")
+
+    level: ClassVar[int] = 0
+
+    def __init__(self, raw: bytes, length: int) -> None:
+        self.raw = raw
+        self._length = length
+        # Keys' offsets, then heads', then values': length + 1 of each.
+        self._offsets = _numbers(raw, _PREFIX.size, 3 * (length + 1), "I")
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return self._length
+
+    def key(self, i: int) -> bytes:
+        """The key of row `i`."""
+        return self.raw[self._offsets[i] : self._offsets[i + 1]]
+
+    last_key = key  # a row is its own last one: what an inner node answers, too
+
+    def head(self, i: int) -> bytes:
+        """The head of row `i`."""
+        i += self._length + 1
+        return self.raw[self._offsets[i] : self._offsets[i + 1]]
+
+    def value(self, i: int) -> bytes:
+        """The value of row `i`."""
+        i += 2 * self._length + 2
+        return self.raw[self._offsets[i] : self._offsets[i + 1]]
+
+    def row(self, i: int) -> Row:
+        """Row `i`."""
+        return self.key(i), self.head(i), self.value(i)
+
+    def bisect(self, key: bytes) -> int:
+        """How many keys are less than `key`."""
+        raw, offsets = self.raw, self._offsets
+        low, high = 0, self._length
+        while low < high:
+            middle = (low + high) >> 1
+            if raw[offsets[middle] : offsets[middle + 1]] < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def find(self, key: bytes) -> int:
+        """The index of the row with that key, -1 if there is none."""
+        i = self.bisect(key)
+        return i if i < self._length and self.key(i) == key else -1
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
+        return zip(self._column(0, start), self._column(1, start), self._column(2, start), strict=True)
+
+    def total(self) -> Sums:
+        """The sums of all rows."""
+        return sum_heads(self._column(1, 0))
+
+    def _column(self, number: int, start: int) -> list[bytes]:
+        raw, first = self.raw, number * (self._length + 1)
+        bounds = self._offsets[first + start : first + self._length + 1].tolist()
+        return [raw[a:b] for a, b in pairwise(bounds)]
+
+
+class Inner:
+    """Children in the order of their keys, at least one. Indices as in a leaf. Safe for many threads.
+
+    `keys[i]` is the last key in child `i`.
+    """
+
+    __slots__ = ("_digests", "_prefix", "_sums", "keys", "level")
+
+    def __init__(self, raw: bytes, level: int, length: int) -> None:
+        self.level = level
+        at = _PREFIX.size
+        bounds = _numbers(raw, at, length + 1, "I").tolist()
+        self.keys = [raw[a:b] for a, b in pairwise(bounds)]
+        at += 4 * (length + 1)
+        self._sums = _numbers(raw, at, 3 * length, "Q")
+        at += 24 * length
+        self._digests = raw[at : at + DIGEST_SIZE * length]
+        self._prefix: list[int] | None = None
+
+    def __len__(self) -> int:
+        """How many children."""
+        return len(self.keys)
+
+    def last_key(self, i: int) -> bytes:
+        """The last key in child `i`."""
+        return self.keys[i]
+
+    def digest(self, i: int) -> Digest:
+        """The digest of child `i`."""
+        return Digest(self._digests[DIGEST_SIZE * i : DIGEST_SIZE * (i + 1)])
+
+    def sums(self, i: int) -> Sums:
+        """What lies below child `i`."""
+        length = len(self.keys)
+        return Sums(self._sums[i], self._sums[length + i], self._sums[2 * length + i])
+
+    def child(self, i: int) -> Child:
+        """Child `i`."""
+        return Child(self.keys[i], self.digest(i), self.sums(i))
+
+    def total(self) -> Sums:
+        """What lies below all children."""
+        length, sums = len(self.keys), self._sums
+        return Sums(*(sum(sums[first : first + length]) & _SUM_MASK for first in (0, length, 2 * length)))
+
+    def before(self, i: int) -> int:
+        """How many entries lie below the children before child `i`; all of them for i = len."""
+        return self._counted()[i]
+
+    def child_at(self, rank: int) -> int:
+        """The child in which the entry of that rank (from 0, below this node) lies; len if there are fewer,
+        -1 below 0.
+        """
+        return bisect_right(self._counted(), rank) - 1
+
+    def _counted(self) -> list[int]:
+        # Two threads may both compute it: the same list.
+        if self._prefix is None:
+            self._prefix = list(accumulate(self._sums[: len(self.keys)], initial=0))
+        return self._prefix
+
+
+Node = Leaf | Inner
+Load = Callable[[Digest], Node]
+"""Gives the node of a digest; keeps decoded nodes, or every step costs a decode."""
+
+
+def decode(raw: bytes) -> Node:
+    """The node that encode_leaf or encode_inner wrote; BadNode for bytes that could not be one.
+
+    Whatever it returns can be read at every index without an error. That the keys of a leaf ascend is not
+    checked here, as it takes as long as everything else together: see check_order.
+    """
+    if len(raw) < _PREFIX.size:
+        raise BadNode("a node of less than 8 bytes")
+    magic, level, zero, length = _PREFIX.unpack_from(raw)
+    if magic == _LEAF and level == 0 and zero == 0:
+        _check_leaf(raw, length)
+        return Leaf(raw, length)
+    if magic == _INNER and level > 0 and zero == 0:
+        _check_inner(raw, length)
+        inner = Inner(raw, level, length)
+        check_order(inner)
+        return inner
+    raise BadNode(f"a node cannot begin with {raw[:4].hex(' ')}")
+
+
+def _check_leaf(raw: bytes, length: int) -> None:
+    start = _PREFIX.size + 12 * (length + 1)
+    if len(raw) < start:
+        raise BadNode(f"a leaf of {length} rows in {len(raw)} bytes")
+    offsets = np.frombuffer(raw, "<u4", 3 * (length + 1), _PREFIX.size)
+    if offsets[0] != start or offsets[-1] != len(raw) or (offsets[1:] < offsets[:-1]).any():
+        raise BadNode("the offsets of a leaf do not ascend from its start to its end")
+    heads = offsets[length + 1 : 2 * length + 2]
+    if offsets[length] != heads[0] or heads[-1] != offsets[2 * length + 2]:
+        raise BadNode("a leaf has bytes that belong to no row")
+    if length and (offsets[1] == start or (heads[1:] - heads[:-1]).min() < _WEIGHT.size):
+        raise BadNode(f"a leaf has an empty key, or a head of less than {_WEIGHT.size} bytes")
+
+
+def _check_inner(raw: bytes, length: int) -> None:
+    start = _PREFIX.size + 4 * (length + 1) + (24 + DIGEST_SIZE) * length
+    if not length or len(raw) < start:
+        raise BadNode(f"an inner node of {length} children in {len(raw)} bytes")
+    offsets = np.frombuffer(raw, "<u4", length + 1, _PREFIX.size)
+    if offsets[0] != start or offsets[-1] != len(raw) or (offsets[1:] < offsets[:-1]).any():
+        raise BadNode("the offsets of an inner node do not ascend from its start to its end")
+
+
+def check_order(node: Node) -> None:
+    """BadNode unless the keys of the node strictly ascend. For nodes others made, and for verification."""
+    keys = node.keys if isinstance(node, Inner) else [key for key, _, _ in node.rows()]
+    if not ascending(keys):
+        raise BadNode("the keys of a node do not ascend")
+
+
+def ascending(keys: Sequence[bytes]) -> bool:
+    """Whether each key is greater than the one before it, and none is empty."""
+    return not keys or (keys[0] != b"" and not any(map(ge, keys, keys[1:])))
+
+
+def encode_leaf(rows: Sequence[Row]) -> bytes:
+    """The bytes of a leaf with these rows, whose keys ascend. The values are its last part, in order.
+
+    BadNode for a head of less than 16 bytes, and for more than 4 GiB in all.
+    """
+    length = len(rows)
+    parts = [row[0] for row in rows]
+    parts += [row[1] for row in rows]
+    parts += [row[2] for row in rows]
+    start = _PREFIX.size + 12 * (length + 1)
+    bounds = _bounds(parts, start)
+    if rows and min(map(len, parts[length : 2 * length])) < _WEIGHT.size:
+        raise BadNode(f"the head of a row has less than {_WEIGHT.size} bytes")
+    head = _PREFIX.pack(_LEAF, 0, 0, length)
+    # The end of the keys is the start of the heads, and so on: stated twice, each column is read by itself.
+    keys, heads, values = (bounds[first * length : (first + 1) * length + 1] for first in range(3))
+    return b"".join([head, _bytes(keys), _bytes(heads), _bytes(values), *parts])
+
+
+def encode_inner(level: int, children: Sequence[Child]) -> bytes:
+    """The bytes of an inner node of that level (1: above leaves) with these children, whose keys ascend."""
+    keys = [child.key for child in children]
+    start = _PREFIX.size + 4 * (len(keys) + 1) + (24 + DIGEST_SIZE) * len(keys)
+    counts, samples, sizes = zip(*(child.sums for child in children), strict=True)
+    parts = [_PREFIX.pack(_INNER, level, 0, len(keys)), _bytes(_bounds(keys, start))]
+    parts.append(_bytes(array("Q", counts + samples + sizes)))
+    parts += [child.digest for child in children]
+    return b"".join(parts + keys)
+
+
+def sum_heads(heads: Sequence[bytes]) -> Sums:
+    """The sums of rows with these heads."""
+    if len(heads) < _MANY:
+        weights = [_WEIGHT.unpack_from(head) for head in heads]
+        samples = sum([kind == _SAMPLE for kind, _ in weights])
+        return Sums(len(heads), samples, sum([size for _, size in weights]) & _SUM_MASK)
+    table = np.frombuffer(b"".join([head[: _WEIGHT.size] for head in heads]), "<u8")
+    samples = int(np.count_nonzero(table[::2] & 0xFF == _SAMPLE))
+    return Sums(len(heads), samples, int(table[1::2].sum()))
+
+
+def sum_children(children: Iterable[Child]) -> Sums:
+    """The sums of all these children."""
+    counts, samples, sizes = zip(*(child.sums for child in children), strict=True)
+    return Sums(sum(counts) & _SUM_MASK, sum(samples) & _SUM_MASK, sum(sizes) & _SUM_MASK)
+
+
+def _bounds(parts: Sequence[bytes], start: int) -> array[int]:
+    """Where each part begins when they lie one behind the other from `start` on, and where the last one ends."""
+    bounds = array("I")
+    if len(parts) < _MANY:
+        ends = list(accumulate(map(len, parts), initial=start))
+        if ends[-1] <= _OFFSET_MAX:
+            bounds.extend(ends)
+    else:
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        sums = np.empty(len(parts) + 1, np.int64)
+        sums[0] = start
+        np.cumsum(lengths, out=sums[1:])
+        sums[1:] += start
+        if sums[-1] <= _OFFSET_MAX:
+            bounds.frombytes(sums.astype(np.uint32).tobytes())
+    if not bounds:
+        raise BadNode("a node of more than 4 GiB")
+    return bounds
+
+
+def _bytes(numbers: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _numbers(raw: bytes, at: int, count: int, code: str) -> memoryview:
+    """`count` numbers in `raw` from byte `at` on, of the type `code` (I: u32, Q: u64); not copied."""
+    view = memoryview(raw)[at : at + count * (4 if code == "I" else 8)]
+    if sys.byteorder == "big":
+        swapped = array(code, view.tobytes())
+        swapped.byteswap()
+        return memoryview(swapped)
+    return view.cast("I") if code == "I" else view.cast("Q")
+
+
+EMPTY = blake(encode_leaf([]))
+"""The root of the empty map. It is never stored: no function here loads it."""

@@ -1,0 +1,117 @@
+"""Reading a prolly map: by key, by rank, in order. `root` may be EMPTY, which is not loaded."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from storage.model.digest import Digest
+from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Row, Sums
+
+_Path = list[tuple[Inner, int]]
+"""Inner nodes from the root down, each with the index of its next child to visit."""
+
+
+def get(load: Load, root: Digest, key: bytes) -> tuple[bytes, bytes] | None:
+    """Head and value of the row with that key, or None."""
+    if root == EMPTY:
+        return None
+    node = load(root)
+    while isinstance(node, Inner):
+        i = bisect_left(node.keys, key)
+        if i == len(node.keys):
+            return None
+        node = load(node.digest(i))
+    i = node.find(key)
+    return None if i < 0 else (node.head(i), node.value(i))
+
+
+def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
+    """The rows with keys greater than `after`, in order. Loads one leaf at a time."""
+    if root == EMPTY:
+        return
+    path: _Path = []
+    node = load(root)
+    while isinstance(node, Inner):
+        i = bisect_right(node.keys, after)
+        if i == len(node.keys):
+            return
+        path.append((node, i + 1))
+        node = load(node.digest(i))
+    i = node.bisect(after)
+    yield from node.rows(i + (i < len(node) and node.key(i) == after))
+    yield from _rows_behind(load, path)
+
+
+def sums(load: Load, root: Digest) -> Sums:
+    """Count, samples and bytes of the whole map, from its root alone."""
+    return NO_SUMS if root == EMPTY else load(root).total()
+
+
+def rank(load: Load, root: Digest, key: bytes) -> int:
+    """How many keys come before `key`, which must be there: -1 if it is not."""
+    if root == EMPTY:
+        return -1
+    before = 0
+    node = load(root)
+    while isinstance(node, Inner):
+        i = bisect_left(node.keys, key)
+        if i == len(node.keys):
+            return -1
+        before += node.before(i)
+        node = load(node.digest(i))
+    i = node.find(key)
+    return -1 if i < 0 else before + i
+
+
+def at(load: Load, root: Digest, rank: int) -> Row:
+    """The row before which there are `rank` others. IndexError outside 0 to count - 1."""
+    leaf, i, _ = _locate(load, root, rank)
+    return leaf.row(i)
+
+
+def rows_at(load: Load, root: Digest, start_rank: int) -> Iterator[Row]:
+    """The rows from that rank on, in order; none where it is the count or more. IndexError below 0."""
+    if start_rank < 0:
+        raise IndexError(f"the map has no row of rank {start_rank}")
+    return _rows_at(load, root, start_rank)
+
+
+def _rows_at(load: Load, root: Digest, start_rank: int) -> Iterator[Row]:
+    if root == EMPTY or start_rank >= load(root).total().count:
+        return
+    leaf, i, path = _locate(load, root, start_rank)
+    yield from leaf.rows(i)
+    yield from _rows_behind(load, path)
+
+
+def _locate(load: Load, root: Digest, rank: int) -> tuple[Leaf, int, _Path]:
+    """The leaf with the row of that rank, its index there, and the way behind it. IndexError if none."""
+    path: _Path = []
+    node = None if root == EMPTY else load(root)
+    i = rank
+    while isinstance(node, Inner):
+        child = node.child_at(i)
+        if not 0 <= child < len(node.keys):
+            break
+        i -= node.before(child)
+        path.append((node, child + 1))
+        node = load(node.digest(child))
+    if isinstance(node, Leaf) and 0 <= i < len(node):
+        return node, i, path
+    if path:
+        raise BadNode("a node holds fewer rows than its parent says")
+    raise IndexError(f"the map has no row of rank {rank}")
+
+
+def _rows_behind(load: Load, path: _Path) -> Iterator[Row]:
+    while path:
+        parent, i = path.pop()
+        if i == len(parent.keys):
+            continue
+        path.append((parent, i + 1))
+        node = load(parent.digest(i))
+        while isinstance(node, Inner):
+            path.append((node, 1))
+            node = load(node.digest(0))
+        yield from node.rows()

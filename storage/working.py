@@ -1,0 +1,276 @@
+"""A branch's working tree as it stands: its tip with what is staged laid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from storage.disk.index import Index, Txn
+from storage.errors import (
+    Corrupt,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
+from storage.model.digest import Digest
+from storage.model.names import Path, path_text
+from storage.model.records import (
+    Author,
+    Entry,
+    Kind,
+    Schema,
+    decode_entry,
+    encode_head,
+)
+from storage.stores.contents import (
+    Content,
+    open_content,
+    payload_of,
+)
+from storage.stores.log import Log
+from storage.stores.objects import Objects
+from storage.stores.refs import Refs
+from storage.stores.staging import STAGED_ID, Row, Staging
+from storage.stores.transaction import Committer, root_of
+from storage.tree import read
+from storage.tree.node import EMPTY
+
+PAGE = 512
+"""Entries read in one transaction while a directory is listed."""
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A directory of a working tree: its staged id (None where nothing in it is staged), base root and schema."""
+
+    staged: int | None
+    base: Digest
+    schema: Schema | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What working trees are made of."""
+
+    index: Index
+    log: Log
+    objects: Objects
+    refs: Refs
+    staging: Staging
+    committer: Committer
+    origin: bytes
+    author: Author
+
+
+class WorkingReader:
+    """The tree of one branch as it stands, for reading. Thread-safe."""
+
+    def __init__(self, parts: Parts, branch: str) -> None:
+        self.branch = branch
+        self._p = parts
+        self._known: tuple[int, dict[Path, Where]] = (-1, {})
+
+    def entry(self, path: Path) -> Entry:
+        """The entry at `path` as staged or committed; () is the root. NotFound, NotADirectory."""
+        with self._p.index.read() as txn:
+            return self._entry(txn, path)
+
+    def open(self, path: Path) -> tuple[Entry, Content]:
+        """A file or sample and what it holds; the content stays readable whatever happens to the tree."""
+        for attempt in range(_TRIES):
+            with self._p.index.read() as txn:
+                entry = self._entry(txn, path)
+                schema = self._where(txn, path[:-1]).schema
+            if entry.is_directory:
+                raise IsADirectory(f"{path_text(path)} is a directory")
+            try:
+                return entry, self.content(entry, schema)
+            except Corrupt:
+                # The journal went between the two steps because its rows were committed: the next look finds them there.
+                if attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def entries(self, path: Path, after: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
+        """The entries of a directory by name, those behind `after` only.
+
+        Entries that are not touched meanwhile come exactly once, whatever happens to others.
+        """
+        while True:
+            with self._p.index.read() as txn:
+                where = self._where(txn, path)
+                page = list(islice(self._merged(txn, where, after), PAGE))
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    def content(self, entry: Entry, dataset: Schema | None = None) -> Content:
+        """What a file or sample holds; pass the schema of the directory it is in."""
+        return open_content(self._p.objects, entry, self._p.staging.value(entry.value), dataset)
+
+    def payload(self, entry: Entry) -> bytes | memoryview:
+        """What a sample holds, without its header."""
+        return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
+
+    def schema_of(self, path: Path) -> Schema | None:
+        """The schema of a directory, None for an ordinary one. NotFound, NotADirectory."""
+        with self._p.index.read() as txn:
+            return self._where(txn, path).schema
+
+    def count_samples(self, path: Path) -> int:
+        """How many samples a directory holds: a walk of its staged rows only."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            count = read.sums(self._p.objects.node, where.base).samples if where.base != EMPTY else 0
+            if where.staged is None:
+                return count
+            for name, row in self._p.staging.rows(txn, where.staged):
+                before = self._base_entry(where.base, name)
+                count += (row.kind is Kind.SAMPLE) - (before is not None and before.kind is Kind.SAMPLE)
+            return count
+
+    def _entry(self, txn: Txn, path: Path) -> Entry:
+        if not path:
+            return self._root_entry(txn)
+        found = self._find(txn, self._where(txn, path[:-1]), path[-1])
+        if found is None:
+            raise NotFound(f"there is no {path_text(path)} on branch {self.branch!r}")
+        return found
+
+    def _root_entry(self, txn: Txn) -> Entry:
+        ref = self._p.refs.branch(txn, self.branch)
+        before = root_of(self._p.objects, ref.tip)
+        known = self._p.staging.directory(txn, ref.root_id)
+        if known is None or not known.head:
+            return replace(before, mtime=known.mtime if known and known.mtime else before.mtime)
+        entry = decode_entry(known.head, before.value)
+        return replace(entry, mtime=known.mtime or entry.mtime)
+
+    def _where(self, txn: Txn, path: Path) -> Where:
+        generation = self._p.index.number(txn, b"generation")
+        seen, known = self._known
+        if seen != generation:
+            known = {}
+            self._known = (generation, known)
+        where = known.get(path)
+        if where is None:
+            where = self._resolve(txn, path, known)
+            if len(known) > 10_000:
+                known.clear()
+            known[path] = where
+        return where
+
+    def _resolve(self, txn: Txn, path: Path, known: dict[Path, Where]) -> Where:
+        if not path:
+            ref = self._p.refs.branch(txn, self.branch)
+            root = self._p.staging.directory(txn, ref.root_id)
+            return Where(ref.root_id, root.base if root else EMPTY, None)
+        parent = known.get(path[:-1]) or self._resolve(txn, path[:-1], known)
+        known[path[:-1]] = parent
+        entry = self._find(txn, parent, path[-1])
+        if entry is None:
+            raise NotFound(f"there is no {path_text(path)} on branch {self.branch!r}")
+        if entry.kind is Kind.STAGED:
+            directory = staged_id(entry)
+            row = self._p.staging.directory(txn, directory)
+            return Where(directory, row.base if row else EMPTY, entry.schema)
+        if entry.kind is Kind.DIRECTORY:
+            return Where(None, entry.root, entry.schema)
+        raise NotADirectory(f"{path_text(path)} is not a directory")
+
+    def _find(self, txn: Txn, where: Where, name: bytes) -> Entry | None:
+        if where.staged is not None:
+            row = self._p.staging.row(txn, where.staged, name)
+            if row is not None:
+                return None if row.kind is Kind.REMOVED else self._staged_entry(txn, row)
+        return self._base_entry(where.base, name)
+
+    def _base_entry(self, base: Digest, name: bytes) -> Entry | None:
+        found = read.get(self._p.objects.node, base, name) if base != EMPTY else None
+        return None if found is None else decode_entry(*found)
+
+    def _staged_entry(self, txn: Txn, row: Row) -> Entry:
+        entry = decode_entry(row.head, row.value)
+        if row.kind is Kind.STAGED:
+            known = self._p.staging.directory(txn, row.staged_id)
+            if known is not None and known.mtime:
+                return replace(entry, mtime=known.mtime)
+        return entry
+
+    def _merged(self, txn: Txn, where: Where, after: bytes) -> Iterator[tuple[bytes, Entry]]:
+        base: Iterator[tuple[bytes, bytes, bytes]] = iter(())
+        if where.base != EMPTY:
+            base = iter(read.rows(self._p.objects.node, where.base, after))
+        staged: Iterator[tuple[bytes, Row]] = iter(())
+        if where.staged is not None:
+            staged = iter(self._p.staging.rows(txn, where.staged, after))
+        committed, row = next(base, None), next(staged, None)
+        while committed is not None or row is not None:
+            if row is None or (committed is not None and committed[0] < row[0]):
+                assert committed is not None
+                yield committed[0], decode_entry(committed[1], committed[2])
+                committed = next(base, None)
+                continue
+            if committed is not None and committed[0] == row[0]:
+                committed = next(base, None)
+            if row[1].kind is not Kind.REMOVED:
+                yield row[0], self._staged_entry(txn, row[1])
+            row = next(staged, None)
+
+    def status(self) -> list[StatusRow]:
+        """What differs from the tip, by path: a walk of staged rows only. A directory moved or removed whole is one row."""
+        with self._p.index.read() as txn:
+            return sorted(self._differences(txn, self._where(txn, ()), ()), key=lambda row: row.path)
+
+    def is_dirty(self) -> bool:
+        """Whether anything differs from the tip."""
+        with self._p.index.read() as txn:
+            return next(self._differences(txn, self._where(txn, ()), ()), None) is not None
+
+    def _differences(self, txn: Txn, where: Where, path: Path) -> Iterator[StatusRow]:
+        if where.staged is None:
+            return
+        for name, row in self._p.staging.rows(txn, where.staged):
+            before, here = self._base_entry(where.base, name), (*path, name)
+            if row.kind is Kind.STAGED:
+                yield from self._directory_differences(txn, row, before, here)
+            elif row.kind is Kind.REMOVED:
+                if before is not None:
+                    yield StatusRow(here, "removed", before.kind)
+            elif before is None:
+                yield StatusRow(here, "added", row.kind)
+            elif (row.head, self._p.staging.value(row.value)) != (encode_head(before), before.value):
+                yield StatusRow(here, "changed", row.kind)
+
+    def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
+        known = self._p.staging.directory(txn, row.staged_id)
+        entry = decode_entry(row.head, row.value)
+        base = known.base if known else EMPTY
+        if before is None or before.kind is not Kind.DIRECTORY:
+            yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
+        elif before.root != base or before.attributes != entry.attributes:
+            yield StatusRow(path, "changed", Kind.DIRECTORY)
+        yield from self._differences(txn, Where(row.staged_id, base, entry.schema), path)
+
+    def tip(self) -> Digest | None:
+        """The branch's last commit, None before the first. NotFound when the branch is gone."""
+        with self._p.index.read() as txn:
+            return self._p.refs.branch(txn, self.branch).tip
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRow:
+    """One difference between a working tree and its tip: `change` is added, removed or changed."""
+
+    path: Path
+    change: str
+    kind: Kind
+
+
+def staged_id(entry: Entry) -> int:
+    """The id of a staged directory, from its entry."""
+    assert isinstance(entry.value, bytes)
+    return int(STAGED_ID.unpack(entry.value)[0])

@@ -1,0 +1,279 @@
+"""The engine: commits, refs, revisions, rebuild, several of them at once."""
+
+import shutil
+import threading
+
+import pytest
+
+from storage.engine import Engine
+from storage.errors import (
+    Ambiguous,
+    BranchInUse,
+    Corrupt,
+    Exists,
+    InvalidName,
+    NewerFormat,
+    NotARepository,
+    NotFound,
+    NotMerged,
+    RepositoryExists,
+    WriterLockHeld,
+)
+from storage.maintenance.rebuild import rebuild
+from storage.maintenance.verify import verify
+from storage.model.records import Author
+from storage.model.samples import BytesSource
+
+
+def put(tree, text: str, data: bytes):
+    return tree.put_file(tuple(part.encode() for part in text.split("/")), BytesSource(data))
+
+
+def contents(tree, path=()) -> dict:
+    found = {}
+    for name, entry in tree.entries(path):
+        here = (*path, name)
+        if entry.is_directory:
+            found[here] = None
+            found |= contents(tree, here)
+        else:
+            content = tree.open(here)[1]
+            found[here] = bytes(content.read(0, content.size))
+    return found
+
+
+def state(engine) -> dict:
+    return {
+        "branches": engine.branches(),
+        "tags": engine.tags(),
+        "head": engine.head(),
+        "trees": {name: contents(engine.working_tree(name)) for name in engine.branches()},
+        "status": {name: engine.working_tree(name).status() for name in engine.branches()},
+        "operations": [(o.sequence, o.description) for o in engine.operations()],
+        "commits": sorted(engine.commits()),
+    }
+
+
+def test_a_folder_is_not_a_repository_until_it_is_made_one(tmp_path):
+    with pytest.raises(NotARepository, match="arborfs init"):
+        Engine.open(tmp_path)
+    Engine.create(tmp_path, Author("a", "b")).close()
+    with pytest.raises(RepositoryExists):
+        Engine.create(tmp_path, Author("a", "b"))
+
+
+def test_a_newer_format_is_refused(repository):
+    config = repository / ".arborfs" / "config.json"
+    config.write_text(config.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(NewerFormat, match="install a newer"):
+        Engine.open(repository)
+
+
+def test_what_is_staged_during_a_commit_stays_staged_over_the_new_tip(engine, monkeypatch):
+    tree = engine.working_tree("main")
+    tree.make_directory((b"d",))
+    tree.make_directory((b"d", b"e"))
+    put(tree, "d/e/early", b"early")
+    put(tree, "d/e/changed", b"before")
+    # Between folding and the branch's move, somebody else writes.
+    stored = engine.objects.put_commit
+
+    def interrupted(commit):
+        put(tree, "d/e/late", b"late")
+        put(tree, "d/e/changed", b"after")
+        tree.rename((b"d", b"e"), (b"d", b"moved"))
+        tree.make_directory((b"d", b"new"))
+        put(tree, "d/new/x", b"x")
+        return stored(commit)
+
+    monkeypatch.setattr(engine.objects, "put_commit", interrupted)
+    first = tree.commit("first")
+    monkeypatch.undo()
+    assert contents(engine.snapshot(first)) == {
+        (b"d",): None,
+        (b"d", b"e"): None,
+        (b"d", b"e", b"early"): b"early",
+        (b"d", b"e", b"changed"): b"before",
+    }
+    expected = {
+        (b"d",): None,
+        (b"d", b"moved"): None,
+        (b"d", b"moved", b"early"): b"early",
+        (b"d", b"moved", b"late"): b"late",
+        (b"d", b"moved", b"changed"): b"after",
+        (b"d", b"new"): None,
+        (b"d", b"new", b"x"): b"x",
+    }
+    assert contents(tree) == expected
+    before, path = state(engine), engine.path
+    engine.close()
+    shutil.rmtree(path / ".arborfs" / "index")
+    with Engine.open(path) as again:
+        assert again.rebuilt
+        assert state(again) == before
+        second = again.working_tree("main").commit("second")
+        assert contents(again.snapshot(second)) == expected
+        assert verify(again) == []
+
+
+def test_a_deleted_index_is_rebuilt_with_everything(repository):
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        for i in range(40):
+            put(tree, f"f{i}", b"%d" % i * (i * 300))
+        first = tree.commit("one")
+        engine.create_branch("side", first)
+        engine.create_tag("v1", first, "the first")
+        put(engine.working_tree("side"), "only-here", b"side" * 5000)
+        tree.remove((b"f3",))
+        tree.make_directory((b"d",))
+        put(tree, "d/staged", b"staged")
+        before = state(engine)
+    shutil.rmtree(repository / ".arborfs" / "index")
+    with Engine.open(repository) as engine:
+        assert engine.rebuilt
+        assert state(engine) == before
+        assert verify(engine) == []
+    report = rebuild(repository)
+    assert report.commits == 1
+    assert report.problems == []
+    with Engine.open(repository) as engine:
+        assert not engine.rebuilt
+        assert state(engine) == before
+
+
+def test_an_index_deleted_under_a_live_process_is_not_an_empty_repository(engine):
+    shutil.rmtree(engine.path / ".arborfs" / "index")
+    with pytest.raises(Corrupt, match="close or unmount"):
+        Engine.open(engine.path)
+    with pytest.raises(BranchInUse):
+        rebuild(engine.path)
+
+
+def test_journals_go_once_everything_in_them_is_committed(engine):
+    tree = engine.working_tree("main")
+    for i in range(5):
+        put(tree, "f", b"%d" % i)
+        tree.commit(f"{i}")
+        assert not list((engine.path / ".arborfs" / "segments").glob("*.journal"))
+    engine.create_branch("other")
+    put(engine.working_tree("other"), "g", b"staged elsewhere")
+    put(tree, "f", b"last")
+    tree.commit("last")
+    assert list((engine.path / ".arborfs" / "segments").glob("*.journal"))
+    assert contents(engine.working_tree("other"))[(b"g",)] == b"staged elsewhere"
+
+
+def test_two_processes_see_each_others_staged_work_and_commits(engine):
+    with Engine.open(engine.path) as other:
+        one, two = engine.working_tree("main"), other.working_tree("main")
+        _, seen = other.changes(0)
+        since = other.generation()
+        put(one, "a", b"from one")
+        assert contents(two) == {(b"a",): b"from one"}
+        since, changed = other.changes(since)
+        assert changed is not None
+        assert [(c.branch, c.directory, c.names) for c in changed] == [("main", (), (b"a",))]
+        tip = two.commit("by the other")
+        assert engine.branches() == {"main": tip}
+        assert one.status() == []
+        assert other.changes(since)[1] == []
+
+
+def test_many_threads_and_engines_stage_at_once(engine):
+    others = [Engine.open(engine.path) for _ in range(2)]
+
+    def work(worker: int) -> None:
+        tree = [engine, *others][worker % 3].working_tree("main")
+        for i in range(40):
+            put(tree, f"{worker}-{i}", b"%d" % i * 500)
+            if i % 15 == 14:
+                tree.commit(f"{worker} {i}") if tree.is_dirty() else None
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tree = engine.working_tree("main")
+    assert contents(tree) == {(f"{w}-{i}".encode(),): b"%d" % i * 500 for w in range(6) for i in range(40)}
+    for other in others:
+        other.close()
+    assert verify(engine) == []
+
+
+def test_branches_tags_and_revisions(engine):
+    tree = engine.working_tree("main")
+    commits = []
+    for i in range(4):
+        put(tree, "f", b"%d" % i)
+        commits.append(tree.commit(f"commit {i}"))
+    assert [engine.resolve(r) for r in ("main", "HEAD~1", "main^^", "main~3")] == commits[::-1]
+    assert engine.resolve(commits[1].hex()[:12]) == commits[1]
+    assert engine.resolve("main@{2100-01-01}") == commits[-1]
+    for missing in ("main~9", "nothing", "main@{1999-01-01}", "main@{x}", "a b", "zz", "^", "~1", "main^2", ""):
+        with pytest.raises(NotFound):
+            engine.resolve(missing)
+    engine.create_tag("v1", commits[0])
+    assert engine.resolve("v1") == commits[0]
+    with pytest.raises(Exists):
+        engine.create_tag("v1", commits[1])
+    engine.create_branch("side", commits[1])
+    with pytest.raises(Exists):
+        engine.create_branch("side")
+    for bad in ("a/b", "", "-x", ".x", "HEAD", "n" * 65):
+        with pytest.raises(InvalidName):
+            engine.create_branch(bad)
+    side = engine.working_tree("side")
+    assert contents(side) == {(b"f",): b"1"}
+    put(side, "g", b"g")
+    with pytest.raises(NotMerged):
+        engine.remove_branch("side")
+    side.commit("not merged")
+    with pytest.raises(NotMerged):
+        engine.remove_branch("side")
+    with pytest.raises(BranchInUse):
+        engine.remove_branch("main", force=True)
+    engine.remove_branch("side", force=True)
+    assert list(engine.branches()) == ["main"]
+    with pytest.raises(NotFound):
+        engine.working_tree("side")
+    assert [d for d, _ in engine.log(commits[-1])] == commits[::-1]
+
+
+def test_an_ambiguous_prefix_names_the_candidates(engine, monkeypatch):
+    monkeypatch.setattr("storage.stores.revisions.SHORTEST_PREFIX", 1)
+    tree = engine.working_tree("main")
+    for i in range(40):
+        put(tree, "f", b"%d" % i)
+        tree.commit(f"{i}")
+    digits = [digest.hex()[0] for digest in engine.commits()]
+    twice = next(d for d in digits if digits.count(d) > 1)
+    with pytest.raises(Ambiguous, match="commits: "):
+        engine.resolve(twice)
+
+
+def test_renaming_a_branch_keeps_its_staged_work(engine):
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "f", b"staged")
+    engine.rename_branch("old", "new")
+    assert contents(engine.working_tree("new")) == {(b"f",): b"staged"}
+    with pytest.raises(NotFound):
+        engine.working_tree("old")
+    engine.working_tree("new").commit("after the rename")
+    engine.rename_branch("main", "trunk")
+    assert engine.head() == "trunk"
+
+
+def test_the_writer_lock_is_per_branch_and_heals(engine, monkeypatch):
+    engine.acquire_writer("main")
+    with pytest.raises(WriterLockHeld, match="Cannot acquire the writer lock"):
+        engine.acquire_writer("main")
+    engine.create_branch("other")
+    engine.acquire_writer("other")
+    monkeypatch.setattr("storage.disk.locks.boot_id", lambda: "another boot")
+    with pytest.warns(UserWarning, match="taken over"):
+        engine.acquire_writer("main")
+    monkeypatch.undo()
+    assert engine.force_release_writer("main")
+    assert not engine.force_release_writer("main")
