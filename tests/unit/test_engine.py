@@ -167,7 +167,6 @@ def test_journals_go_once_everything_in_them_is_committed(engine):
 def test_two_processes_see_each_others_staged_work_and_commits(engine):
     with Engine.open(engine.path) as other:
         one, two = engine.working_tree("main"), other.working_tree("main")
-        _, seen = other.changes(0)
         since = other.generation()
         put(one, "a", b"from one")
         assert contents(two) == {(b"a",): b"from one"}

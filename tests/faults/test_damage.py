@@ -1,0 +1,159 @@
+"""Wrong bytes and full disks: noticed, named, and everything else stays readable."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from storage.engine import Engine
+from storage.errors import Corrupt, StorageFailed, StorageFull
+from storage.maintenance.rebuild import rebuild
+from storage.maintenance.verify import verify
+from storage.model.records import Author
+from storage.model.samples import BytesSource
+
+
+def read(tree, name: bytes) -> bytes:
+    content = tree.open((name,))[1]
+    return bytes(content.read(0, content.size))
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def test_a_flipped_bit_is_noticed_named_and_hurts_nothing_else(repository):
+    good = {b"a": os.urandom(900_000), b"b": os.urandom(900_000)}
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        for name, data in good.items():
+            tree.put_file((name,), BytesSource(data))
+        tree.commit("one")
+        digest = tree.open((b"a",))[1].chunks[0].digest.hex()
+    segment = next((repository / ".arborfs" / "segments").glob("*.log"))
+    flip(segment, segment.read_bytes().index(good[b"a"][:200_000]) + 5000)
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        with pytest.raises(Corrupt, match=digest) as caught:
+            read(tree, b"a")
+        assert caught.value.digest == digest
+        assert read(tree, b"b") == good[b"b"]
+        problems = verify(engine)
+        assert [problem.digest for problem in problems] == [digest]
+        assert "restore" in problems[0].advice
+    assert [problem.digest for problem in rebuild(repository).problems] == [digest]
+    with Engine.open(repository) as engine:
+        assert read(engine.working_tree("main"), b"b") == good[b"b"]
+        assert {problem.digest for problem in verify(engine)} == {digest}
+
+
+def test_a_flipped_bit_anywhere_never_gives_wrong_data(repository):
+    good = {b"%d" % i: bytes([i]) * (1000 + 900 * i) for i in range(8)}
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        for name, data in good.items():
+            tree.put_file((name,), BytesSource(data))
+        tree.commit("one")
+        tree.put_file((b"staged",), BytesSource(b"staged" * 100))
+    segments = sorted((repository / ".arborfs" / "segments").iterdir())
+    for segment in segments:
+        size = segment.stat().st_size
+        for at in range(0, size, max(size // 40, 1)):
+            flip(segment, at)
+            with Engine.open(repository) as engine:
+                tree = engine.working_tree("main")
+                for name, data in {**good, b"staged": b"staged" * 100}.items():
+                    try:
+                        assert read(tree, name) == data
+                    except Corrupt:
+                        assert verify(engine)
+            flip(segment, at)
+
+
+def test_a_damaged_staged_value_is_noticed(repository):
+    with Engine.open(repository) as engine:
+        engine.working_tree("main").put_file((b"f",), BytesSource(b"v" * 1000))
+    journal = next((repository / ".arborfs" / "segments").glob("*.journal"))
+    flip(journal, journal.read_bytes().index(b"v" * 1000) + 10)
+    with Engine.open(repository) as engine:
+        with pytest.raises(Corrupt, match="journal"):
+            read(engine.working_tree("main"), b"f")
+        assert len(verify(engine)) == 1
+
+
+def test_a_segment_that_was_cut_off_or_is_gone_is_named(repository):
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        tree.put_file((b"f",), BytesSource(os.urandom(500_000)))
+        tree.commit("one")
+    segment = next((repository / ".arborfs" / "segments").glob("*.log"))
+    with segment.open("r+b") as file:
+        file.truncate(100_000)
+    with Engine.open(repository) as engine, pytest.raises(Corrupt, match="00000001"):
+        engine.working_tree("main").entry(())
+    segment.unlink()
+    with Engine.open(repository) as engine:
+        assert any("missing" in problem.what for problem in verify(engine))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_reported_and_what_was_staged_before_is_intact(small_disk):
+    engine = Engine.create(small_disk / "r", Author("a", "b"))
+    tree = engine.working_tree("main")
+    kept = {}
+    full = False
+    while not full:
+        name, data = b"%d" % len(kept), os.urandom(300_000 if len(kept) % 2 else 3000)
+        try:
+            tree.put_file((name,), BytesSource(data))
+            kept[name] = data
+        except StorageFull:
+            full = True
+    assert len(kept) > 10
+    assert {name for name, _ in tree.entries(())} == set(kept)
+    for name, data in kept.items():
+        assert read(tree, name) == data
+    # Room comes back: work goes on without opening anything anew.
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    tree.put_file((b"after",), BytesSource(b"after"))
+    tip = tree.commit("after all")
+    engine.close()
+    with Engine.open(small_disk / "r") as again:
+        assert again.branches() == {"main": tip}
+        assert read(again.working_tree("main"), b"after") == b"after"
+        assert verify(again) == []
+
+
+def test_a_sync_that_failed_once_is_never_reported_as_fine(engine, monkeypatch):
+    tree = engine.working_tree("main")
+    tree.put_file((b"f",), BytesSource(b"x" * 9000))
+
+    def failing(fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(StorageFailed):
+        tree.commit("one")
+    monkeypatch.undo()
+    assert engine.branches() == {"main": None}
+    with pytest.raises(StorageFailed, match="could not be synced before"):
+        engine.sync()
+    with pytest.raises(StorageFailed):
+        tree.commit("one")
+    assert read(tree, b"f") == b"x" * 9000
+    engine._log._failed.clear()  # so that the fixture can close it
