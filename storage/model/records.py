@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,7 +35,7 @@ CHUNKED = 1
 INDIRECT = 2
 """Flag: the value is the digest of an object that holds the list of chunks."""
 
-_KINDS = {int(kind): kind for kind in Kind}
+KINDS = {int(kind): kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ class Attributes:
 PLAIN = Attributes()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where bytes lie: in segment `segment`, `length` bytes from `offset`; `check` is their checksum where known."""
 
     segment: int
@@ -210,7 +210,7 @@ def decode_entry(head: bytes, value: bytes | Place) -> Entry:
     """The entry that encode_head wrote, with its value; Corrupt for anything else."""
     try:
         kind, flags, _, extra, size, mtime = HEAD.unpack_from(head)
-        known = _KINDS[kind]
+        known = KINDS[kind]
     except (struct.error, KeyError) as error:
         raise Corrupt("the head of an entry cannot be read") from error
     if extra != len(head) - HEAD.size:

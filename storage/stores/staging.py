@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,7 @@ from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Segments, checksum
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
-from storage.model.records import HEAD, Entry, Fence, Kind, Place, StageRecord, decode_entry
+from storage.model.records import HEAD, KINDS, Entry, Fence, Kind, Place, StageRecord, decode_entry
 
 ROW = struct.Struct("<QIQIQ")
 DIRECTORY_ROW = struct.Struct("<32sq")
@@ -34,8 +35,7 @@ REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
 LeafRow = tuple[bytes, bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A staged row: its head, and its value where short, else the value's place."""
 
     sequence: int
@@ -83,7 +83,7 @@ def decode_row(data: bytes) -> Row:
     behind = ROW.size + HEAD.size + extra
     head = data[ROW.size : behind]
     value: bytes | Place = Place(segment, offset, length, check) if segment else data[behind:]
-    return Row(sequence, Kind(kind), head, value)
+    return Row(sequence, KINDS[kind], head, value)
 
 
 class Staging:
@@ -102,6 +102,12 @@ class Staging:
         """The rows of a staged directory by name, those behind `after` only."""
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory), after):
             yield key[8:], decode_row(data)
+
+    def late_or_staged(self, txn: Txn, directory: int, upto: int) -> Iterator[tuple[bytes, Row]]:
+        """Rows above the sequence number `upto`, and those that lead to staged directories."""
+        for key, data in self._index.scan(txn, self._index.staged, number_key(directory)):
+            if data[ROW.size] == Kind.STAGED or ROW.unpack_from(data)[0] > upto:
+                yield key[8:], decode_row(data)
 
     def is_empty(self, txn: Txn, directory: int) -> bool:
         """Whether a directory has no staged rows."""

@@ -177,7 +177,7 @@ class Committer:
     ) -> bool:
         """Find the directories that must stay staged because something below them came after the fence."""
         late = False
-        for name, row in list(self._late_or_staged(txn, directory, folded.upto)):
+        for name, row in list(self._staging.late_or_staged(txn, directory, folded.upto)):
             if row.kind is Kind.STAGED:
                 if self._keep(txn, row.staged_id, folded, kept, rows):
                     late = True
@@ -191,13 +191,6 @@ class Committer:
         if late:
             self._keep_directory(txn, directory, folded, kept)
         return late
-
-    def _late_or_staged(self, txn: Txn, directory: int, upto: int) -> list[tuple[bytes, Row]]:
-        return [
-            (name, row)
-            for name, row in self._staging.rows(txn, directory)
-            if row.sequence > upto or row.kind is Kind.STAGED
-        ]
 
     def _keep_directory(self, txn: Txn, directory: int, folded: Folded, kept: dict[int, bytes]) -> None:
         known = self._staging.directory(txn, directory)
