@@ -378,13 +378,16 @@ class Engine:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
         return now, found
 
-    def acquire_writer(self, branch: str) -> None:
-        """Take the branch's writer lock. WriterLockHeld while a live process has it; a dead one's is taken over."""
-        self._writers.acquire(branch)
+    def acquire_writer(self, branch: str) -> Owner:
+        """Take the branch's writer lock; what to release it with.
 
-    def release_writer(self, branch: str) -> None:
-        """Give the branch's writer lock back, if this process has it."""
-        self._writers.release(branch)
+        WriterLockHeld while a live process has it; a dead one's is taken over.
+        """
+        return self._writers.acquire(branch)
+
+    def release_writer(self, branch: str, owner: Owner) -> None:
+        """Give the branch's writer lock back, if it is still the one that acquire_writer gave."""
+        self._writers.release(branch, owner)
 
     def force_release_writer(self, branch: str | None = None) -> bool:
         """Take the writer lock away from whoever has it, on one branch or on all; whether there was one."""

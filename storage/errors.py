@@ -83,12 +83,20 @@ class NotFound(Missing, KeyError):
     """No entry, branch, tag, commit or object of that name."""
 
 
+class UnknownRevision(NotFound, ValueError):
+    """No branch, tag or commit answers to that."""
+
+
 class NotARepository(Missing, RuntimeError):
     """The folder holds no arborfs repository."""
 
 
-class Exists(State, FileExistsError):
+class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
+
+
+class DatasetExists(Exists, LookupError):
+    """There is already something of the dataset's name."""
 
 
 class RepositoryExists(State, OSError):
@@ -131,7 +139,7 @@ class WriterLockHeld(Busy, PermissionError):
     """Another writer checkout holds the branch."""
 
 
-class BranchInUse(Busy, RuntimeError):
+class BranchInUse(Busy, PermissionError):
     """The branch cannot go: it is the default one, or a writer holds it."""
 
 

@@ -12,11 +12,15 @@ import msgspec
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """A process, told apart from a later one with the same pid by its start time and the boot it ran in."""
+    """A process, told apart from a later one with the same pid by its start time and the boot it ran in.
+
+    `token` tells apart the locks that one process takes.
+    """
 
     pid: int
     started: int
     boot: str
+    token: str = ""
 
     @property
     def alive(self) -> bool:

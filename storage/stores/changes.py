@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, SegmentKind
@@ -146,18 +146,23 @@ class Change:
     def put_many(self, directory: int, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         """Stage many entries; those that stand there already with the same contents stay as they are.
 
+        Others keep mode, owner and xattrs of what they replace.
+
         IsADirectory when one would replace a directory.
         """
         group = self._groups[directory]
         fresh = group.base == EMPTY and self._staging.is_empty(self.txn, directory)
         for name, head, value in rows:
-            if fresh or not self._same(directory, name, head, value):
+            if fresh:
                 group.rows[name] = (head, value)
+                continue
+            found = self.find(directory, name)
+            if found is None:
+                group.rows[name] = (head, value)
+            elif not self._same(found, name, head, value):
+                group.rows[name] = (_with_kept(head, found.entry), value)
 
-    def _same(self, directory: int, name: bytes, head: bytes, value: bytes) -> bool:
-        found = self.find(directory, name)
-        if found is None:
-            return False
+    def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
         if found.entry.is_directory:
             raise IsADirectory(f"{path_text((name,))} is a directory")
         if found.head == head:
@@ -221,6 +226,16 @@ class Change:
         apply_stage(self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets)
         noted = [(self._branch, list(path), names) for path, names in paths]
         return note_change(self._index, self.txn, origin, noted)
+
+
+def _with_kept(head: bytes, old: Entry) -> bytes:
+    """The head with mode, owner and xattrs of the entry that it replaces."""
+    kept = old.attributes
+    if (kept.mode, kept.uid, kept.gid, kept.xattrs) == (None, None, None, ()):
+        return head
+    new = decode_entry(head, b"")
+    attributes = replace(new.attributes, mode=kept.mode, uid=kept.uid, gid=kept.gid, xattrs=kept.xattrs)
+    return encode_head(replace(new, attributes=attributes))
 
 
 def value_offsets(start: int, blocks: list[bytes], leaves: list[list[LeafRow]]) -> list[int]:

@@ -64,14 +64,14 @@ def encode_rows(
 ) -> list[tuple[bytes, bytes]]:
     """Index rows of a directory's staged rows, whose values lie one after the other from `offset` in `segment`."""
     prefix = number_key(directory)
-    pack, short, check = ROW.pack, SHORT_VALUE, checksum
+    pack, check = ROW.pack, checksum
     out = []
     for key, head, value in rows:
         length = len(value)
-        if length <= short:
-            out.append((prefix + key, pack(sequence, 0, 0, length, 0) + head + value))
-        else:
+        if length > SHORT_VALUE:
             out.append((prefix + key, pack(sequence, segment, offset, length, check(value)) + head))
+        else:
+            out.append((prefix + key, pack(sequence, 0, 0, length, 0) + head + value))
         offset += length
     return out
 

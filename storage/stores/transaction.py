@@ -17,7 +17,7 @@ from functools import partial
 
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Segment, SegmentKind, Segments
-from storage.errors import Conflict, NothingToCommit
+from storage.errors import Conflict, Corrupt, NothingToCommit
 from storage.model.digest import Digest
 from storage.model.records import (
     Author,
@@ -83,6 +83,11 @@ class Committer:
                 digest = self._attempt(branch, message, author, metadata)
             except Conflict:
                 if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt >= 2:
                     raise
                 continue
             self.remove_settled_journals()

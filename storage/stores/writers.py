@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 
 import msgspec
@@ -19,9 +20,13 @@ class WriterLocks:
         self._index = index
         self._refs = refs
 
-    def acquire(self, branch: str) -> None:
-        """Take the branch's writer lock. WriterLockHeld while a live process has it; a dead one's is taken over."""
+    def acquire(self, branch: str) -> Owner:
+        """Take the branch's writer lock; what to release it with.
+
+        WriterLockHeld while a live process has it; a dead one's is taken over.
+        """
         key = b"writer/" + branch.encode()
+        mine = msgspec.structs.replace(this_process(), token=uuid.uuid4().hex)
         with self._index.write() as txn:
             self._refs.branch(txn, branch)
             data = txn.get(key, db=self._index.meta)
@@ -32,19 +37,21 @@ class WriterLocks:
                     "If the last checkout of this repository did not properly close, or a crash occurred, the lock must "
                     "be manually freed before another writer can be instantiated."
                 )
-            txn.put(key, msgspec.msgpack.encode(this_process()), db=self._index.meta)
-        if owner is not None:
-            warnings.warn(
-                f"the writer lock of branch {branch!r} was left by process {owner.pid}, which is gone: taken over",
-                stacklevel=3,
-            )
+            if owner is not None:
+                # Before the lock is taken: where warnings are errors, it must not stay with us.
+                warnings.warn(
+                    f"the writer lock of branch {branch!r} was left by process {owner.pid}, which is gone: taken over",
+                    stacklevel=5,
+                )
+            txn.put(key, msgspec.msgpack.encode(mine), db=self._index.meta)
+        return mine
 
-    def release(self, branch: str) -> None:
-        """Give the branch's writer lock back, if this process has it."""
+    def release(self, branch: str, owner: Owner) -> None:
+        """Give the branch's writer lock back, if it is still the one that acquire gave."""
         key = b"writer/" + branch.encode()
         with self._index.write() as txn:
             data = txn.get(key, db=self._index.meta)
-            if data and msgspec.msgpack.decode(data, type=Owner) == this_process():
+            if data and msgspec.msgpack.decode(data, type=Owner) == owner:
                 txn.delete(key, db=self._index.meta)
 
     def force_release(self, branch: str | None = None) -> bool:

@@ -1,0 +1,137 @@
+"""Checkouts: one branch to read and change, or one commit to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from storage.datasets import Datasets
+from storage.engine import Engine
+from storage.metadata import Metadata
+from storage.model.digest import Digest, hexed
+from storage.session import Session
+
+
+class Checkout:
+    """What both kinds of checkouts are: a way to datasets and metadata that can be closed. Thread-safe."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._datasets = Datasets(session)
+        self._metadata = Metadata(session)
+
+    @property
+    def datasets(self) -> Datasets:
+        """The datasets by name. Closed after `close`."""
+        self._session.require_open()
+        return self._datasets
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata, as a dict of str to str. Closed after `close`."""
+        self._session.require_open()
+        return self._metadata
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the checkout has not been closed."""
+        return self._session.is_open
+
+    def close(self) -> bool:
+        """Close the checkout; True. From then on using it, or anything got from it, raises Closed."""
+        self._session.require_open()
+        self._session.close()
+        return True
+
+    def __enter__(self) -> Self:
+        """The checkout itself."""
+        self._session.require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the checkout. What is staged stays staged."""
+        if self.is_open:
+            self.close()
+
+
+class ReaderCheckout(Checkout):
+    """A commit's datasets and metadata. Nothing in it ever changes."""
+
+    def __init__(self, engine: Engine, commit: Digest) -> None:
+        super().__init__(Session(engine.snapshot(commit)))
+        self._commit = commit
+
+    @property
+    def commit_hash(self) -> str:
+        """The commit's name, 64 hexadecimal digits."""
+        self._session.require_open()
+        return hexed(self._commit)
+
+    def __repr__(self) -> str:
+        """What is checked out."""
+        if not self.is_open:
+            return "Arborfs ReaderCheckout\n    Closed       : True"
+        return f"Arborfs ReaderCheckout\n    Writer       : False\n    Commit Hash  : {self.commit_hash}"
+
+
+class WriterCheckout(Checkout):
+    """A branch's datasets and metadata, to read and to change.
+
+    Changes are staged on the branch: they are safe from the end of the process, are seen by mounts and by
+    the next checkout of the branch, and become a commit with `commit`. Holds the branch's writer lock until
+    `close`.
+    """
+
+    def __init__(self, engine: Engine, branch: str, release: Callable[[], None]) -> None:
+        self._engine = engine
+        self._branch = branch
+        self._release = release
+        self._tree = engine.working_tree(branch)
+        super().__init__(Session(self._tree))
+
+    @property
+    def branch_name(self) -> str:
+        """The branch that is checked out."""
+        self._session.require_open()
+        return self._branch
+
+    @property
+    def commit_hash(self) -> str:
+        """The branch's last commit, 64 hexadecimal digits; empty before the first one."""
+        self._session.require_open()
+        tip = self._tree.tip()
+        return hexed(tip) if tip is not None else ""
+
+    def commit(self, message: str) -> str:
+        """Freeze everything staged on the branch as a commit and return its name, 64 hexadecimal digits.
+
+        Includes what open batches hold. The commit survives power loss when this returns; the checkout stays
+        open. NothingToCommit (a RuntimeError) when nothing is staged.
+        """
+        self._session.flush()
+        return hexed(self._session.working_tree.commit(message))
+
+    def flush(self) -> None:
+        """Stage what open batches hold, and make everything staged so far survive power loss."""
+        self._session.require_open()
+        self._session.flush()
+        self._engine.sync()
+
+    def close(self) -> bool:
+        """Close the checkout and release the writer lock; True. What is staged stays staged.
+
+        From then on using it, or anything got from it, raises Closed. When an open batch cannot be staged,
+        this raises and the checkout stays open.
+        """
+        super().close()
+        self._release()
+        return True
+
+    def __repr__(self) -> str:
+        """What is checked out."""
+        if not self.is_open:
+            return "Arborfs WriterCheckout\n    Closed       : True"
+        return f"Arborfs WriterCheckout\n    Writer       : True\n    Base Branch  : {self._branch}"

@@ -1,0 +1,267 @@
+"""A dataset as a dict of arrays: everything that changes it.
+
+Adding is on the way of every sample of an import, so `add` first tries the usual case with comparisons that
+cost nanoseconds (an ndarray of the very dtype and shape, a plain name) and leaves the rest to `_add`. In a
+batch nothing else happens per sample: values wait in a dict and are staged some megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from storage.dataset_reader import DatasetDataReader, Key
+from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch
+from storage.model.chunking import INLINE_MAX
+from storage.model.names import Path, check_key
+from storage.model.records import PLAIN, Entry, Schema, sample_head
+from storage.model.samples import Array, array_from, canonical_header, check_array
+from storage.session import Session
+from storage.worktree import WorkingTree
+
+BATCH_BYTES = 8 << 20
+"""A batch stages what it keeps back when about so many bytes have come together."""
+
+_OVERHEAD = 128  # what a waiting sample costs beside its bytes
+_PLAIN_NAME = 60  # characters: at most 240 bytes, whatever they are
+
+_ndarray = np.ndarray
+
+Value = bytes | Entry
+"""A sample on its way: its bytes where all samples of the dataset share one head, else its entry."""
+
+
+class DatasetDataWriter(DatasetDataReader):
+    """The samples of one dataset by key, to read and to change. Thread-safe.
+
+    A change is staged when the call returns: it survives the end of the process, and a mount shows it. In a
+    batch (`with dataset:`, `with one, other:`) changes are staged together, at the latest when the
+    outermost batch ends; this object sees them at once. A batch that ends with an exception stages what was
+    added before it: what was added, was added. Where staging fails because the disk does, the samples are
+    kept back, and the next flush, commit or close tries again.
+    """
+
+    def __init__(self, session: Session, path: Path, schema: Schema) -> None:
+        super().__init__(session, path, schema)
+        nbytes = self._dtype.itemsize * math.prod(schema.shape)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._waiting: dict[str, Value] | None = None
+        self._last_time = 0
+        self._limit = max(1, BATCH_BYTES // (min(nbytes, INLINE_MAX) + _OVERHEAD))
+        self._size = len(canonical_header(schema.dtype, schema.shape)) + nbytes
+        # The shape that all samples have, where they are also small enough to lie in the tree itself.
+        self._uniform = None if schema.variable or nbytes > INLINE_MAX else schema.shape
+
+    def __setitem__(self, key: Key, data: Array) -> None:
+        """Stage `data` under `key`, in place of what was there; the same data as before change nothing.
+
+        SchemaMismatch (a ValueError) for what does not fit the schema, InvalidName (a ValueError) for what
+        cannot be a key.
+        """
+        self.add(data, key)
+
+    def add(self, data: Array, name: Key | None = None) -> str:
+        """Stage `data` under `name`, as `dataset[name] = data` does, and return the key.
+
+        Without a name in a dataset of unnamed samples the key is generated; such keys sort by time.
+        """
+        if (
+            type(data) is _ndarray
+            and data.dtype is self._dtype
+            and data.shape == self._uniform
+            and type(name) is str
+            and name.isalnum()
+            and len(name) <= _PLAIN_NAME
+        ):
+            with self._lock:
+                if self._depth and self._waiting is not None:
+                    self._waiting[name] = data.tobytes()
+                    if len(self._waiting) >= self._limit:
+                        self.flush()
+                    return name
+        return self._add(data, name)
+
+    def update(self, other: Mapping[Any, Array] | Iterable[tuple[Any, Array]] = (), /, **more: Array) -> None:
+        """Stage many samples as one change: all are checked before any is written; all are staged or none.
+
+        Takes a mapping or pairs, and keywords. In a batch they wait with the others.
+        """
+        pairs = list(other.items() if isinstance(other, Mapping) else other) + list(more.items())
+        checked = {check_key(key): self._checked(data, key) for key, data in pairs}
+        with self._lock:
+            tree = self._session.working_tree
+            self._take({key: self._value(tree, array) for key, array in checked.items()})
+
+    def remove(self, name: Key) -> str:
+        """Remove the sample `name` and return its key; KeyError where there is none. Commits keep theirs."""
+        with self._lock:
+            self.flush()
+            tree = self._session.working_tree
+            file = self._file_name(name)
+            if self._find(file) is None:
+                raise NotFound(f"no sample {name!r} in dataset {self.name!r}")
+            tree.remove((*self._path, file))
+        return str(name)
+
+    def __delitem__(self, key: Key) -> None:
+        """Remove the sample `key`; KeyError where there is none."""
+        self.remove(key)
+
+    def pop(self, key: Key, *default: Any) -> Any:
+        """Remove the sample `key` and return it. Where there is none, the default; KeyError without one."""
+        with self._lock:
+            try:
+                array = self[key]
+            except KeyError:
+                if default:
+                    return default[0]
+                raise
+            self.remove(key)
+        return array
+
+    def __getitem__(self, key: Key) -> Array:
+        """The sample under `key`. KeyError where there is none; ValueError for what cannot be a key."""
+        waiting = self._kept_back(key)
+        if waiting is None:
+            return super().__getitem__(key)
+        if isinstance(waiting, bytes):
+            return array_from(waiting, self._schema, PLAIN)
+        return array_from(self._session.tree.payload(waiting), self._schema, waiting.attributes)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample under `key`."""
+        return self._kept_back(key) is not None or super().__contains__(key)
+
+    def __len__(self) -> int:
+        """How many samples there are; costs a walk over those that are staged."""
+        self.flush()
+        return super().__len__()
+
+    def __enter__(self) -> Self:
+        """Begin a batch. Batches nest; the outermost counts."""
+        with self._lock:
+            self._session.working_tree  # noqa: B018 - raises Closed
+            if self._waiting is None:
+                self._waiting = {}
+                self._session.begin(self)
+            self._depth += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End a batch: what was added in it is staged, also when it ends with an exception."""
+        with self._lock:
+            self._depth = max(0, self._depth - 1)  # closing the checkout inside the batch ended it already
+            if self._depth == 0:
+                self.flush()
+
+    def flush(self) -> None:
+        """Stage what the batch keeps back."""
+        with self._lock:
+            if self._waiting:
+                try:
+                    self._stage(self._waiting)
+                except Damage:
+                    raise  # kept back: the next flush tries again
+                except ArborError:
+                    self._waiting = {}  # it will never be possible: the dataset is gone
+                    raise
+                self._waiting = {}
+            if self._depth == 0 and self._waiting is not None:
+                self._waiting = None
+                self._session.end(self)
+
+    def finish(self) -> None:
+        """Stage what the batch keeps back, and end it."""
+        with self._lock:
+            self._depth = 0
+            self.flush()
+
+    def _add(self, data: Array, name: Key | None) -> str:
+        key = self._new_key() if name is None else check_key(name)
+        array = self._checked(data, key)
+        with self._lock:
+            self._take({key: self._value(self._session.working_tree, array)})
+        return key
+
+    def _take(self, values: dict[str, Value]) -> None:
+        """Let samples wait with the others of a batch; outside of one, stage them now."""
+        if self._depth and self._waiting is not None:
+            self._waiting.update(values)
+            if len(self._waiting) >= self._limit:
+                self.flush()
+        elif values:
+            self.flush()  # what a batch could not stage comes first
+            self._stage(values)
+
+    def _kept_back(self, key: object) -> Value | None:
+        with self._lock:
+            if not self._waiting:
+                return None
+            text = str(key) if type(key) is int else key
+            return self._waiting.get(text) if isinstance(text, str) else None
+
+    def _rows(self) -> Iterator[tuple[bytes, Entry]]:
+        self.flush()
+        return super()._rows()
+
+    def _new_key(self) -> str:
+        if self._schema.named:
+            raise InvalidName(f"A sample of dataset {self.name!r} needs a name: its samples are named.")
+        with self._lock:
+            self._last_time = max(self._last_time + 1, time.time_ns())
+            return f"{self._last_time:016x}{secrets.token_hex(4)}"
+
+    def _checked(self, data: object, key: Key) -> Array:
+        """`data` as a plain array that fits the schema; SchemaMismatch."""
+        what = f"sample {str(key)[:64]!r}"
+        found = type(data).__name__
+        if not isinstance(data, np.ndarray):
+            raise SchemaMismatch(
+                f"{what} is of type {found}, not numpy.ndarray: convert it with numpy.asarray first",
+                expected="numpy.ndarray",
+                found=found,
+            )
+        if isinstance(data, np.ma.MaskedArray):
+            raise SchemaMismatch(
+                f"{what} is a masked array, whose mask would be lost: use .filled() or store the mask too",
+                expected="numpy.ndarray",
+                found=found,
+            )
+        array: Array = np.asarray(data)
+        check_array(self._schema, array.dtype, array.shape, what)
+        return array
+
+    def _value(self, tree: WorkingTree, array: Array) -> Value:
+        """The sample as it will be staged. Large contents are stored now; staging only names them."""
+        return array.tobytes() if self._uniform is not None else tree.sample_entry(self._schema, array)
+
+    def _stage(self, values: dict[str, Value]) -> None:
+        """Stage samples as one change."""
+        tree = self._session.working_tree
+        if tree.schema_of(self._path) != self._schema:
+            raise NotFound(f"dataset {self.name!r} is not what it was when it was opened: open it again")
+        names = file_names(values, self._suffix.decode())
+        if self._uniform is not None:
+            payloads = [value for value in values.values() if isinstance(value, bytes)]
+            tree.put_samples(self._path, names, payloads, sample_head(self._size, time.time_ns()))
+        else:
+            entries = [value for value in values.values() if isinstance(value, Entry)]
+            tree.put_rows(self._path, list(zip(names, entries, strict=True)))
+
+
+def file_names(keys: Iterable[str], suffix: str) -> list[bytes]:
+    """The file names of samples with these keys, of which there is at least one.
+
+    Keys hold no NUL, so joining, encoding and splitting them costs no step per key.
+    """
+    return (f"{suffix}\0".join(keys) + suffix).encode().split(b"\0")

@@ -1,0 +1,237 @@
+"""All datasets of a checkout by name."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
+from storage.dataset_writer import DatasetDataWriter
+from storage.errors import DatasetExists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
+from storage.model.names import CONTROL, Path
+from storage.model.records import Attributes, Kind, Schema
+from storage.model.samples import Array, make_schema
+from storage.session import Session
+from storage.snapshot import Snapshot
+from storage.worktree import WorkingTree
+
+
+class Datasets(Mapping[str, DatasetDataReader]):
+    """A dict of datasets. Nested ones have slashes in their names, as their directories have in a mount."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[str, DatasetDataReader] = {}
+
+    def init_dataset(
+        self,
+        name: str,
+        shape: int | Sequence[int] | None = None,
+        dtype: DTypeLike | None = None,
+        prototype: Array | None = None,
+        *,
+        samples_are_named: bool = True,
+        variable_shape: bool = False,
+        max_shape: int | Sequence[int] | None = None,
+        compression: str = "",
+    ) -> DatasetDataReader:
+        """Make an empty dataset and return it; it is staged at once.
+
+        Its samples look like `prototype`, or have `shape` and `dtype`. With `variable_shape` every
+        dimension may be smaller than that, or than `max_shape` where it is given. Directories on the way to
+        a nested name are made. An ordinary directory of that name becomes the dataset, unless it holds
+        files that would be samples.
+
+        ValueError: a name, shape or dtype that cannot be; LookupError: the name is taken.
+        """
+        tree = self._session.working_tree
+        path = dataset_path(name)
+        if compression:
+            raise Unsupported(f"there is no compression {compression!r}: leave it out, the best one is taken")
+        found_shape, found_dtype = _described(shape, dtype, prototype)
+        schema = make_schema(
+            found_dtype,
+            _largest_shape(found_shape, max_shape, variable_shape),
+            variable=bool(variable_shape),
+            named=bool(samples_are_named),
+            uuid=uuid.uuid4().hex,
+        )
+        _make(tree, path, schema)
+        source = "provided" if prototype is None else "prototype"
+        variable = " + variable_shape" if variable_shape else ""
+        print(f"Dataset {source} shape: {found_shape}, dtype: {found_dtype}{variable}")
+        return self[name]
+
+    def __getitem__(self, name: str) -> DatasetDataReader:
+        """The dataset called `name`; KeyError where there is none."""
+        schema = self._schema(name)
+        if schema is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        known = self._known.get(name)
+        if known is None or known.schema != schema:
+            # One object for each dataset: a batch begun on one is seen by whoever asks for the dataset again.
+            kind = DatasetDataWriter if self._session.writeable else DatasetDataReader
+            known = self._known[name] = kind(self._session, dataset_path(name), schema)
+        return known
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a dataset called `name`."""
+        return self._schema(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all datasets, those inside another one after it."""
+        for path, _ in dataset_paths(self._session.tree):
+            yield dataset_name(path)
+
+    def __len__(self) -> int:
+        """How many datasets there are."""
+        return sum(1 for _ in self)
+
+    @property
+    def iswriteable(self) -> bool:
+        """Whether datasets can be made and removed here."""
+        return self._session.writeable
+
+    def remove_dset(self, name: str) -> str:
+        """Remove a dataset with its samples and side files, and return its name; commits keep theirs.
+
+        Datasets and directories inside of it stay. KeyError where there is none.
+        """
+        tree = self._session.working_tree
+        if self._schema(name) is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        self._session.flush()
+        path = dataset_path(name)
+        nested = {below for below, _ in directories(tree, path)}
+        if nested:
+            tree.remove_many(path, [found for found, _ in tree.entries(path) if found not in nested])
+            tree.set_schema(path, None)
+        else:
+            tree.remove_tree(path)
+        self._known.pop(name, None)
+        return name
+
+    def __delitem__(self, name: str) -> None:
+        """Remove a dataset, as remove_dset does."""
+        self.remove_dset(name)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is this very object."""
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        """Names of the datasets, and whether they can be changed."""
+        names = "".join(f"\n        - {name}" for name in self) or "\n        -"
+        return f"Arborfs Datasets\n    Writeable: {self._session.writeable}\n    Dataset Names:{names}"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def _schema(self, name: object) -> Schema | None:
+        try:
+            return self._session.tree.schema_of(dataset_path(name))
+        except (NotFound, NotADirectory, InvalidName):
+            self._session.require_open()
+            return None
+
+
+def directories(tree: Snapshot | WorkingTree, path: Path) -> Iterator[tuple[bytes, Schema | None]]:
+    """The directories right below `path`, by name, with their schemas; arborfs' own are left out."""
+    here = tree.entry(path)
+    # Not for a root: that of a working tree counts what its tip holds.
+    if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
+        return
+    for name, entry in tree.entries(path):
+        if entry.is_directory and (path or name != CONTROL):
+            yield name, entry.schema
+
+
+def dataset_paths(tree: Snapshot | WorkingTree) -> Iterator[tuple[Path, Schema]]:
+    """All datasets of a tree, outer ones before those inside."""
+    # A list instead of recursion: directories may be nested deeper than Python's stack.
+    waiting: list[tuple[Path, Schema | None]] = [((), None)]
+    while waiting:
+        path, schema = waiting.pop()
+        if schema is not None:
+            yield path, schema
+        below = [((*path, name), nested) for name, nested in directories(tree, path)]
+        waiting += reversed(below)
+
+
+def _described(
+    shape: int | Sequence[int] | None, dtype: DTypeLike | None, prototype: object
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of the samples of a new dataset."""
+    if prototype is not None:
+        if shape is not None or dtype is not None:
+            raise Unsupported("give either a prototype, or shape and dtype, not both")
+        if not isinstance(prototype, np.ndarray):
+            raise SchemaMismatch(
+                f"the prototype is of type {type(prototype).__name__}, not numpy.ndarray",
+                expected="numpy.ndarray",
+                found=type(prototype).__name__,
+            )
+        found: tuple[tuple[int, ...], np.dtype[Any]] = prototype.shape, prototype.dtype
+    elif shape is None or dtype is None:
+        raise Unsupported("a dataset needs a prototype, or shape and dtype")
+    else:
+        try:
+            found = _shape(shape), np.dtype(dtype)
+        except TypeError as error:
+            raise Unsupported(f"{dtype!r} is not a dtype: {error}") from error
+    if math.prod(found[0]) == 0:
+        raise Unsupported(f"shape {found[0]} holds nothing: every dimension must be at least 1")
+    return found
+
+
+def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    if any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0 for n in sizes):
+        raise Unsupported(f"{shape!r} is not a shape: use non-negative ints")
+    return tuple(int(n) for n in sizes)
+
+
+def _largest_shape(shape: tuple[int, ...], limit: int | Sequence[int] | None, variable: bool) -> tuple[int, ...]:
+    """The shape for the schema: that of all samples, or the largest one."""
+    if limit is None:
+        return shape
+    if not variable:
+        raise Unsupported("max_shape is for datasets of variable shape: add variable_shape=True")
+    largest = _shape(limit)
+    if len(largest) != len(shape) or any(n < least for n, least in zip(largest, shape, strict=True)):
+        raise Unsupported(f"max_shape {largest} is too small for samples of shape {shape}")
+    return largest
+
+
+def _make(tree: WorkingTree, path: Path, schema: Schema) -> None:
+    """Make the directory of a new dataset, and those above it."""
+    name = dataset_name(path)
+    for depth in range(1, len(path)):
+        try:
+            above = tree.entry(path[:depth])
+        except NotFound:
+            tree.make_directory(path[:depth], mtime=time.time_ns())
+            continue
+        if not above.is_directory:
+            raise DatasetExists(f"dataset {name!r} cannot be: {dataset_name(path[:depth])!r} is a file")
+    try:
+        there = tree.entry(path)
+    except NotFound:
+        tree.make_directory(path, attributes=Attributes(schema=schema), mtime=time.time_ns())
+        return
+    if there.schema is not None:
+        raise DatasetExists(f"there is already a dataset {name!r}")
+    if not there.is_directory:
+        raise DatasetExists(f"{name!r} is a file")
+    taken = [entry for entry, _ in tree.entries(path) if entry.endswith(schema.suffix)]
+    if taken:
+        raise DatasetExists(f"the directory {name!r} already holds {len(taken)} files that would be samples")
+    tree.set_schema(path, schema)

@@ -1,0 +1,148 @@
+"""Texts about a repository: `summary` and `log`."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+from storage.dataset_reader import dataset_name
+from storage.datasets import dataset_paths
+from storage.engine import Engine
+from storage.errors import NotFound
+from storage.home import folder
+from storage.metadata import FOLDER
+from storage.model.digest import Digest, hexed
+from storage.model.records import Schema
+from storage.model.samples import dtype_of
+from storage.snapshot import Snapshot
+
+NO_COMMITS = "No commits made"
+_SECOND = 1_000_000_000
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people, in decimal units: `46.13 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:.2f} PB"
+
+
+def summary_text(engine: Engine, commit: Digest | None) -> str:
+    """What a commit holds, and where the repository stands."""
+    if commit is None:
+        return NO_COMMITS
+    snapshot = engine.snapshot(commit)
+    return "\n".join([*_repository_lines(engine), "", *_commit_lines(engine, snapshot), "", *_content_lines(snapshot)])
+
+
+def _repository_lines(engine: Engine) -> list[str]:
+    return [
+        "Summary of Contents Contained in Data Repository",
+        "",
+        "==================",
+        "| Repository Info",
+        "|-----------------",
+        f"|  Directory: {folder(engine.path)}",
+        f"|  Disk Usage: {size_text(engine.disk_usage())}",
+    ]
+
+
+def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
+    record = snapshot.record
+    return [
+        "===================",
+        "| Commit Details",
+        "-------------------",
+        f"|  Commit: {engine.abbreviation(snapshot.commit)}",
+        f"|  Created: {time.asctime(time.localtime(record.time // _SECOND))}",
+        f"|  By: {record.author.name}",
+        f"|  Email: {record.author.email}",
+        f"|  Message: {record.message!r}",
+    ]
+
+
+def _content_lines(snapshot: Snapshot) -> list[str]:
+    datasets = [(path, schema, snapshot.count_samples(path)) for path, schema in dataset_paths(snapshot)]
+    lines = [
+        "==================",
+        "| DataSets",
+        "|-----------------",
+        f"|  Number of Named Datasets: {len(datasets)}",
+        "|",
+    ]
+    for path, schema, count in datasets:
+        lines += _dataset_lines(dataset_name(path), schema, count)
+    try:
+        keys = snapshot.entry(FOLDER).count
+    except NotFound:
+        keys = 0
+    if datasets:
+        lines.pop()
+    return [
+        *lines,
+        "",
+        "==================",
+        "| Metadata:",
+        "|-----------------",
+        f"|  Number of Keys: {keys}",
+    ]
+
+
+def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
+    return [
+        f"|  * Dataset Name: {name}",
+        f"|    Num Arrays: {count}",
+        "|    Details:",
+        f"|    - schema_uuid: {schema.uuid}",
+        f"|    - schema_hash: {schema.hash}",
+        f"|    - schema_dtype: {dtype_of(schema.dtype).num}",
+        f"|    - schema_is_var: {schema.variable}",
+        f"|    - schema_max_shape: {list(schema.shape)}",
+        f"|    - schema_is_named: {schema.named}",
+        "|",
+    ]
+
+
+def log_text(engine: Engine, commit: Digest | None, *, show_time: bool = True, show_user: bool = True) -> str:
+    """A commit and its ancestors, newest first, one line each."""
+    if commit is None:
+        return NO_COMMITS
+    lines = []
+    for digest, record in engine.log(commit):
+        when = time.strftime("%d%b%Y %H:%M:%S", time.localtime(record.time // _SECOND))
+        shown = f" ({when})" if show_time else ""
+        shown += f" ({record.author.name})" if show_user else ""
+        lines.append(f"* {engine.abbreviation(digest)}{shown}: {record.message.partition(chr(10))[0]}")
+    return "\n".join(lines)
+
+
+def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
+    """The same for programs.
+
+    `head`; `order`: the commits, newest first; `ancestors`: commit → its parents; `specs`: commit → time
+    (seconds since 1970), message, user, email; `branch_heads`: commit → the branches that end there.
+    """
+    history = list(engine.log(commit)) if commit is not None else []
+    heads: dict[str, list[str]] = defaultdict(list)
+    for branch, tip in sorted(engine.branches().items()):
+        if tip is not None:
+            heads[hexed(tip)].append(branch)
+    order = [hexed(digest) for digest, _ in history]
+    return {
+        "head": hexed(commit) if commit is not None else "",
+        "ancestors": {hexed(digest): [hexed(p) for p in record.parents] for digest, record in history},
+        "specs": {
+            hexed(digest): {
+                "commit_time": record.time / _SECOND,
+                "commit_message": record.message,
+                "commit_user": record.author.name,
+                "commit_email": record.author.email,
+            }
+            for digest, record in history
+        },
+        "order": order,
+        "branch_heads": {commit: heads[commit] for commit in order if commit in heads},
+    }

@@ -1,0 +1,347 @@
+"""A repository as Python sees it: where everything begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+import weakref
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, overload
+
+from storage import reports
+from storage.checkout import ReaderCheckout, WriterCheckout
+from storage.disk.locks import Presence
+from storage.engine import Engine
+from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevision, Unsupported
+from storage.home import folder
+from storage.model.digest import Digest, hexed
+from storage.model.records import Author
+
+
+class BranchHead(NamedTuple):
+    """A branch and its last commit, 64 hexadecimal digits; empty before the first one."""
+
+    name: str
+    digest: str
+
+
+class Repository:
+    """A versioned repository of datasets in a folder. Thread-safe.
+
+    Making the object changes nothing on disk. Where the folder holds no repository yet, a UserWarning says
+    so: call `init` first. Any number of processes may use one repository at once.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path).expanduser().absolute()
+        self._checkouts: weakref.WeakSet[ReaderCheckout | WriterCheckout] = weakref.WeakSet()
+        self._engine: Engine | None = None
+        self._closed = False
+        try:
+            self._engine = Engine.open(self._path)
+        except NotARepository:
+            warnings.warn(
+                f"No repository exists at {folder(self._path)}, please use `repo.init()` first.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    # Beginning and end
+
+    def init(self, user_name: str, user_email: str, *, remove_old: bool = False) -> str:
+        """Make the repository and return the path of its data, which is also printed.
+
+        Name and email stand in every commit. RepositoryExists (an OSError) where there is one already; with
+        `remove_old` that one is deleted for ever, unless somebody else has it open (Busy).
+        """
+        for what, text in (("user_name", user_name), ("user_email", user_email)):
+            if not isinstance(text, str) or not text.strip():
+                raise Unsupported(f"{what} must be a text that is not empty")
+        author = Author(user_name.strip(), user_email.strip())
+        if remove_old:
+            self.close()
+            _delete(folder(self._path))
+        self._engine, self._closed = Engine.create(self._path, author), False
+        where = str(folder(self._path))
+        print(f"directory initialized at: {where}")
+        return where
+
+    def close(self) -> None:
+        """Close all checkouts and let go of the repository. What is staged stays. Closing twice is fine."""
+        for checkout in list(self._checkouts):
+            if checkout.is_open:
+                checkout.close()
+        engine, self._engine, self._closed = self._engine, None, True
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        """The repository itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _opened(self) -> Engine:
+        if self._closed:
+            raise Closed(f"The repository at {self._path} has been closed. Open it again with Repository(path).")
+        if self._engine is None:
+            try:
+                self._engine = Engine.open(self._path)  # another process may have made it meanwhile
+            except NotARepository:
+                raise NotARepository(
+                    f"Repository at path: {self._path} has not been initialized. Please run the `init()` function."
+                ) from None
+        return self._engine
+
+    # Looking at it
+
+    @property
+    def path(self) -> Path:
+        """The folder that the repository is in."""
+        return self._path
+
+    @property
+    def initialized(self) -> bool:
+        """Whether there is a repository in the folder."""
+        if self._closed:
+            return False
+        try:
+            self._opened()
+        except NotARepository:
+            return False
+        return True
+
+    @property
+    def version(self) -> str:
+        """The version of arborfs."""
+        try:
+            return version("arborfs")
+        except PackageNotFoundError:  # used from its sources
+            return "0"
+
+    @property
+    def writer_lock_held(self) -> bool:
+        """Whether a live process holds the writer lock of some branch."""
+        engine = self._opened()
+        return any(engine.writer_held(branch) is not None for branch in engine.branches())
+
+    @property
+    def size_nbytes(self) -> int:
+        """Bytes the repository takes on its disk."""
+        return self._opened().disk_usage()
+
+    @property
+    def size_human(self) -> str:
+        """The same for people: `46.13 MB`."""
+        return reports.size_text(self.size_nbytes)
+
+    def summary(self, *, branch: str = "", commit: str = "") -> None:
+        """Print what the last commit of the default branch holds; or of `branch`; or what `commit` holds."""
+        engine = self._opened()
+        print(reports.summary_text(engine, self._revision(engine, branch or "", commit or "")))
+
+    @overload
+    def log(
+        self,
+        branch: str | None = None,
+        commit: str | None = None,
+        *,
+        return_contents: Literal[True],
+        show_time: bool = True,
+        show_user: bool = True,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def log(
+        self,
+        branch: str | None = None,
+        commit: str | None = None,
+        *,
+        return_contents: Literal[False] = False,
+        show_time: bool = True,
+        show_user: bool = True,
+    ) -> None: ...
+
+    def log(
+        self,
+        branch: str | None = None,
+        commit: str | None = None,
+        *,
+        return_contents: bool = False,
+        show_time: bool = True,
+        show_user: bool = True,
+    ) -> dict[str, Any] | None:
+        """Print the history of the default branch, newest commit first; or of `branch`; or of `commit`.
+
+        With `return_contents` nothing is printed and a dict is returned: `head`, `order`, `ancestors`,
+        `specs`, `branch_heads`.
+        """
+        engine = self._opened()
+        start = self._revision(engine, branch or "", commit or "")
+        if return_contents:
+            return reports.log_contents(engine, start)
+        print(reports.log_text(engine, start, show_time=show_time, show_user=show_user))
+        return None
+
+    def status(self, branch: str = "") -> str:
+        """`DIRTY` if something is staged on the branch (the default one unless named), else `CLEAN`."""
+        engine = self._opened()
+        return "DIRTY" if engine.working_tree(_known_branch(engine, branch)).is_dirty() else "CLEAN"
+
+    def _revision(self, engine: Engine, branch: str, commit: str, tag: str = "") -> Digest | None:
+        """The commit that is meant: None before the first one of the branch."""
+        if sum(map(bool, (branch, commit, tag))) > 1:
+            raise Unsupported("name a branch, a commit or a tag, not several of them")
+        if tag:
+            return _known(engine.tags(), tag, "tag")
+        if commit:
+            try:
+                return engine.resolve(commit)
+            except NotFound as error:
+                raise UnknownRevision(f"No commit exists with the hash: {commit}") from error
+        return engine.branches()[_known_branch(engine, branch)]
+
+    # Checkouts
+
+    @overload
+    def checkout(
+        self, write: Literal[False] = False, *, branch: str = "", commit: str = "", tag: str = ""
+    ) -> ReaderCheckout: ...
+
+    @overload
+    def checkout(
+        self, write: Literal[True], *, branch: str = "", commit: str = "", tag: str = ""
+    ) -> WriterCheckout: ...
+
+    def checkout(
+        self, write: bool = False, *, branch: str = "", commit: str = "", tag: str = ""
+    ) -> ReaderCheckout | WriterCheckout:
+        """A checkout to read (of a branch's last commit, a tag, or any revision), or to write (of a branch).
+
+        The default branch unless another is named. A commit may be named by any unambiguous beginning, and
+        as `main~2`. Each branch has one writer at a time: WriterLockHeld (a PermissionError) while another
+        one lives; the lock of a dead one is taken over with a warning. ValueError for a branch, tag or
+        commit that is not there, also for readers before the first commit.
+        """
+        engine = self._opened()
+        if not isinstance(write, bool):
+            raise Unsupported(f"write must be True or False, not {write!r}")
+        if write:
+            if commit or tag:
+                raise Unsupported("commits and tags never change: write on a branch")
+            return self._writer(engine, _known_branch(engine, branch))
+        found = self._revision(engine, branch, commit, tag)
+        if found is None:
+            raise UnknownRevision(f"No commit exists with the hash: {commit}")
+        reader = ReaderCheckout(engine, found)
+        self._checkouts.add(reader)
+        return reader
+
+    def _writer(self, engine: Engine, branch: str) -> WriterCheckout:
+        owner = engine.acquire_writer(branch)
+        try:
+            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner))
+        except BaseException:
+            engine.release_writer(branch, owner)
+            raise
+        self._checkouts.add(writer)
+        return writer
+
+    def force_release_writer_lock(self) -> bool:
+        """Take the writer lock away from whoever holds it, on every branch; True.
+
+        Only for a writer that is gone without closing its checkout, or never will: two writers on one
+        branch may overwrite each other's samples.
+        """
+        self._opened().force_release_writer()
+        warnings.warn("USER WARNING: Writer lock force released.", UserWarning, stacklevel=2)
+        return True
+
+    # Branches and tags
+
+    def list_branches(self) -> list[str]:
+        """The names of all branches."""
+        return sorted(self._opened().branches())
+
+    def create_branch(self, name: str, base_commit: str | None = None) -> BranchHead:
+        """A new branch at any revision; at the default branch's last commit if none is named.
+
+        ValueError for a name that cannot be or is taken, and for an unknown revision.
+        """
+        engine = self._opened()
+        base = self._revision(engine, "", base_commit or "")
+        engine.create_branch(name, base)
+        return BranchHead(name, hexed(base) if base is not None else "")
+
+    def remove_branch(self, name: str, *, force_delete: bool = False) -> BranchHead:
+        """Remove a branch, and return what it was.
+
+        ValueError where there is none; BranchInUse for the default branch and while a writer holds it;
+        NotMerged (a RuntimeError) if it has commits or staged work found nowhere else, unless
+        `force_delete`.
+        """
+        engine = self._opened()
+        tip = engine.branches()[_known_branch(engine, name, default=False)]
+        engine.remove_branch(name, force=force_delete)
+        return BranchHead(name, hexed(tip) if tip is not None else "")
+
+    def list_tags(self) -> list[str]:
+        """The names of all tags."""
+        return sorted(self._opened().tags())
+
+    def create_tag(self, name: str, commit: str = "", message: str = "") -> str:
+        """Name a commit, the default branch's last one unless another is given, for ever; the commit's hash."""
+        engine = self._opened()
+        digest = self._revision(engine, "", commit)
+        if digest is None:
+            raise UnknownRevision(f"No commit exists with the hash: {commit}")
+        engine.create_tag(name, digest, message)
+        return hexed(digest)
+
+    def __repr__(self) -> str:
+        """Where it is, and on which branch."""
+        lines = ["Arborfs Repository", f"    Repository Path  : {self._path}"]
+        if self._closed:
+            return "\n".join([*lines, "    Closed           : True"])
+        if not self.initialized:
+            return "\n".join([*lines, "    Initialized      : False"])
+        return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+
+
+def _delete(home: Path) -> None:
+    """Delete a repository's data for ever; Busy while somebody else has it open."""
+    if not home.exists():
+        return
+    presence = Presence(home / "lock")
+    try:
+        if not presence.enter(lambda: shutil.rmtree(home)):
+            raise Busy(f"{home} is open elsewhere: close or unmount it before it can be removed")
+    finally:
+        presence.leave(lambda: None)
+
+
+def _known_branch(engine: Engine, branch: str, *, default: bool = True) -> str:
+    if not branch and default:
+        return engine.head()
+    if branch not in engine.branches():
+        raise UnknownRevision(f"there is no branch {branch!r}: {_listed(engine.branches())}")
+    return branch
+
+
+def _known(tags: dict[str, Digest], name: str, what: str) -> Digest:
+    if name not in tags:
+        raise UnknownRevision(f"there is no {what} {name!r}: {_listed(tags)}")
+    return tags[name]
+
+
+def _listed(names: Iterable[str]) -> str:
+    known = sorted(names)
+    return f"there are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}" if known else "there are none"

@@ -1,0 +1,86 @@
+"""What a checkout shares with its datasets and metadata: the tree they look at, and whether it is open."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from storage.errors import Closed, ReadOnly
+from storage.snapshot import Snapshot
+from storage.worktree import WorkingTree
+
+CLOSED = (
+    "Unable to operate on past checkout objects which have been closed. "
+    "No operation occurred. Please use a new checkout."
+)
+
+
+class Batch(Protocol):
+    """Something that keeps changes back for a moment."""
+
+    def flush(self) -> None:
+        """Stage what was kept back."""
+
+    def finish(self) -> None:
+        """Stage what was kept back, and end the batch."""
+
+
+class Session:
+    """One checkout's view of the repository, from opening to closing. Thread-safe as far as the engine is."""
+
+    def __init__(self, tree: Snapshot | WorkingTree) -> None:
+        self._tree = tree
+        self._open = True
+        self._batches: list[Batch] = []
+
+    @property
+    def writeable(self) -> bool:
+        """Whether changes are possible here at all."""
+        return isinstance(self._tree, WorkingTree)
+
+    @property
+    def mode(self) -> str:
+        """The access mode as reprs show it: `a` or `r`."""
+        return "a" if self.writeable else "r"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the checkout has not been closed."""
+        return self._open
+
+    def require_open(self) -> None:
+        """Closed after `close`."""
+        if not self._open:
+            raise Closed(CLOSED)
+
+    @property
+    def tree(self) -> Snapshot | WorkingTree:
+        """The tree to read; Closed after `close`."""
+        self.require_open()
+        return self._tree
+
+    @property
+    def working_tree(self) -> WorkingTree:
+        """The tree to change; ReadOnly for a commit, Closed after `close`."""
+        tree = self.tree
+        if not isinstance(tree, WorkingTree):
+            raise ReadOnly("This checkout is read-only. Check out with write=True to change data.")
+        return tree
+
+    def begin(self, batch: Batch) -> None:
+        """Remember that `batch` keeps changes back."""
+        self._batches.append(batch)
+
+    def end(self, batch: Batch) -> None:
+        """Forget a batch that has staged everything."""
+        self._batches = [other for other in self._batches if other is not batch]
+
+    def flush(self) -> None:
+        """Stage what open batches keep back."""
+        for batch in list(self._batches):
+            batch.flush()
+
+    def close(self) -> None:
+        """End open batches; from then on every use raises Closed. Stays open if a batch cannot be staged."""
+        for batch in list(self._batches):
+            batch.finish()
+        self._open = False
