@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,17 @@ def this_process() -> Owner:
     """The identity of this process."""
     pid = os.getpid()
     return Owner(pid, start_time(pid) or 0, boot_id())
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` alone among all processes and threads; waits for it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 class Presence:

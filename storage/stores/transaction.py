@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from storage.disk.index import Index, Txn, number_key
+from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
 from storage.errors import Conflict, Corrupt, NothingToCommit
 from storage.model.digest import Digest
@@ -80,7 +81,9 @@ class Committer:
         """
         for attempt in range(ATTEMPTS):
             try:
-                digest = self._attempt(branch, message, author, metadata)
+                # Commits take turns: each one's sync would otherwise let another win the race for the branch, again and again.
+                with alone(self._segments.folder.parent / "commit.lock"):
+                    digest = self._attempt(branch, message, author, metadata)
             except Conflict:
                 if attempt == ATTEMPTS - 1:
                     raise

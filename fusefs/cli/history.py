@@ -1,0 +1,156 @@
+"""What is staged, what was committed, and committing: `status`, `log`, `commit`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import click
+
+from fusefs.cli.location import Location
+from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, printable, shown
+from storage.engine import Engine
+from storage.model.digest import Digest, hexed
+from storage.model.names import Path, path_text
+from storage.model.records import Commit, Kind
+
+Names = Mapping[Digest, list[str]]
+
+
+@click.command()
+@click.argument("branch", required=False)
+@json_option
+@click.pass_obj
+def status(location: Location, branch: str | None, as_json: bool) -> None:
+    """List what is staged on BRANCH (default: the one you stand in, else the default branch).
+
+    Staged work is what was written since the last commit, in a mount or by the Python API. It survives
+    unmounting and restarts.
+
+    \b
+    Example:
+      arborfs -C data status
+      arborfs -C data status experiment --json
+    """
+    with location.open() as engine:
+        branch = branch or location.branch(engine)
+        changes = engine.working_tree(branch).status()
+        tip = engine.branches().get(branch)
+    if as_json:
+        listed = [change_json(row.path, row.change, row.kind) for row in changes]
+        print_json({"branch": branch, "commit": hexed(tip) if tip else None, "changes": listed})
+        return
+    click.echo(f"On branch {branch}, {counted(len(changes), 'change') if changes else 'nothing'} staged.")
+    for row in changes:
+        click.echo(change_text(row.path, row.change, row.kind))
+
+
+def change_text(path: Path, change: str, kind: Kind) -> str:
+    """One changed path for people; directories end in a slash."""
+    return f"  {change:8} {shown(path)}{'/' if kind is Kind.DIRECTORY else ''}"
+
+
+def change_json(path: Path, change: str, kind: Kind) -> dict[str, str]:
+    """One changed path for programs."""
+    return {"path": path_text(path), "change": change, "kind": kind.name.lower()}
+
+
+def names_of(engine: Engine) -> Names:
+    """Branches and tags by the commit they point to, as `log` and `show` print them."""
+    names: dict[Digest, list[str]] = defaultdict(list)
+    head = engine.head()
+    for branch, tip in sorted(engine.branches().items()):
+        if tip is not None:
+            names[tip].append(f"HEAD -> {branch}" if branch == head else branch)
+    for tag, commit in sorted(engine.tags().items()):
+        names[commit].append(f"tag {tag}")
+    return names
+
+
+def commit_text(engine: Engine, digest: Digest, record: Commit, names: Names) -> str:
+    """A commit for people: id, author, date, message."""
+    refs = f" ({', '.join(names[digest])})" if digest in names else ""
+    lines = [f"commit {engine.abbreviation(digest)}{refs}"]
+    if len(record.parents) > 1:
+        lines.append("Merge:  " + " ".join(engine.abbreviation(parent) for parent in record.parents))
+    lines.append(f"Author: {printable(record.author.name)} <{printable(record.author.email)}>")
+    lines.append(f"Date:   {local_time(record.time)}")
+    lines.append("")
+    lines += [f"    {printable(line)}" for line in record.message.splitlines() or [""]]
+    lines += [f"    {printable(key)}: {printable(value)}" for key, value in sorted(record.metadata.items())]
+    return "\n".join(lines)
+
+
+def commit_json(digest: Digest, record: Commit, names: Names) -> dict[str, Any]:
+    """A commit for programs."""
+    return {
+        "commit": hexed(digest),
+        "parents": [hexed(parent) for parent in record.parents],
+        "author": {"name": record.author.name, "email": record.author.email},
+        "time": json_time(record.time),
+        "message": record.message,
+        "metadata": record.metadata,
+        "refs": names.get(digest, []),
+    }
+
+
+@click.command()
+@click.argument("revision", required=False)
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many commits.")
+@click.option("--oneline", is_flag=True, help="One line per commit.")
+@json_option
+@click.pass_obj
+def log(location: Location, revision: str | None, limit: int | None, oneline: bool, as_json: bool) -> None:
+    """List the commits that REVISION stands on, newest first.
+
+    REVISION is a branch, a tag, a commit's id or the beginning of one, any of these followed by ~3 or ^2, or
+    main@{2026-11-01}. Default: the branch you stand in, else the default branch.
+
+    \b
+    Example:
+      arborfs -C data log -n 3
+      arborfs -C data log v1.0 --json
+    """
+    with location.open() as engine:
+        start = engine.resolve(revision) if revision else engine.branches().get(location.branch(engine))
+        names = names_of(engine)
+        commits = islice(engine.log(start), limit) if start else iter(())
+        if as_json:
+            print_json([commit_json(digest, record, names) for digest, record in commits])
+            return
+        if start is None:
+            click.echo("No commits yet.", err=True)
+        for number, (digest, record) in enumerate(commits):
+            if oneline:
+                refs = f" ({', '.join(names[digest])})" if digest in names else ""
+                title = printable(record.message.partition("\n")[0])
+                click.echo(f"{engine.abbreviation(digest)}{refs} {title}")
+            else:
+                click.echo(("\n" if number else "") + commit_text(engine, digest, record, names))
+
+
+@click.command()
+@click.option("-m", "--message", required=True, help="What changed, and why.")
+@click.option("--branch", help="Commit what is staged on this branch. Default: as for status.")
+@json_option
+@click.pass_obj
+def commit(location: Location, message: str, branch: str | None, as_json: bool) -> None:
+    """Make a commit of everything staged on a branch, and print its id.
+
+    Exit code 4 when nothing is staged.
+
+    \b
+    Example:
+      arborfs -C data commit -m "calibrated the second camera"
+    """
+    if not message.strip():
+        raise click.UsageError("The message is empty.")
+    with location.open() as engine:
+        branch = branch or location.branch(engine)
+        digest = engine.working_tree(branch).commit(message)
+        if as_json:
+            print_json({"branch": branch, "commit": hexed(digest)})
+        else:
+            click.echo(f"[{branch} {engine.abbreviation(digest)}] {printable(message.partition(chr(10))[0])}")

@@ -1,0 +1,64 @@
+"""Which repository, and which branch of it, a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusefs import mountinfo
+from fusefs.cli.daemons import daemon_of
+from storage.engine import Engine
+from storage.errors import NotARepository
+from storage.home import folder
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the user stands: `named` is the folder given by -C, None where the working directory decides."""
+
+    named: Path | None
+
+    def repository(self) -> Path:
+        """The repository's folder; NotARepository when there is none here.
+
+        In a mount it is the mounted one: the `.arborfs` directories in there hold control files.
+        """
+        if self.named is not None:
+            return self.named
+        here = Path.cwd()
+        if (mount := _mount_around(here)) is not None:
+            return mount.repository
+        for parent in (here, *here.parents):
+            if (folder(parent) / "config.json").exists():
+                return parent
+        raise NotARepository(f"no repository in {here} or above it: name one with -C, or make one with init")
+
+    def branch(self, engine: Engine) -> str:
+        """The branch whose working tree the user stands in; anywhere else the default branch."""
+        if self.named is not None or (mount := _mount_around(Path.cwd())) is None:
+            return engine.head()
+        daemon = daemon_of(mount)
+        if daemon is not None and daemon.branch is not None:
+            return daemon.branch
+        match Path.cwd().relative_to(mount.mountpoint).parts:
+            case ("branches", name, *_) if daemon is None or daemon.ref is None:
+                return name
+            case _:
+                return engine.head()
+
+    @contextmanager
+    def open(self) -> Iterator[Engine]:
+        """The repository, open for one command."""
+        engine = Engine.open(self.repository())
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def _mount_around(place: Path) -> mountinfo.Mount | None:
+    """The innermost arborfs mount that holds `place`."""
+    around = [mount for mount in mountinfo.mounts() if place.is_relative_to(mount.mountpoint)]
+    return max(around, key=lambda mount: len(mount.mountpoint.parts), default=None)

@@ -1,0 +1,105 @@
+"""Where work runs: on the event loop, or in a thread.
+
+What answers from memory, and small changes, run on the loop: reaching a thread costs more than they do. Reads that must
+decode, large files being staged, commits and syncs go to threads. One large change runs at a time.
+
+Invariants:
+
+* A change that runs on the loop changes storage and nodes without an await in between.
+* While a file is staged in a thread it is in `_busy`: nobody writes to it, and it is neither moved nor removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+from fusefs.handles import Handle
+from fusefs.working import WorkingDirectory
+from fusefs.working_file import Placed, WorkingFile
+from storage.errors import SchemaMismatch
+
+T = TypeVar("T")
+READERS = 8
+AHEAD = 4
+
+
+class Lanes:
+    """The lanes of one mount."""
+
+    def __init__(self) -> None:
+        self._changes = trio.CapacityLimiter(1)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._ahead = trio.CapacityLimiter(AHEAD)
+        self._busy: dict[WorkingFile, trio.Event] = {}
+        self._fetching: set[tuple[int, int]] = set()
+        self._nursery: trio.Nursery | None = None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Reading ahead begins: its tasks live in `nursery`."""
+        self._nursery = nursery
+
+    async def read(self, job: Callable[[], T]) -> T:
+        """Run a read in a thread."""
+        return await trio.to_thread.run_sync(job, limiter=self._readers)
+
+    async def change(self, job: Callable[[], T]) -> T:
+        """Run a large change in a thread, one at a time."""
+        return await trio.to_thread.run_sync(job, limiter=self._changes)
+
+    async def stage(self, file: WorkingFile) -> None:
+        """Stage what was written to a file."""
+        await self.idle(file)
+        if not file.unstaged:
+            return
+        if file.light:
+            file.stage()
+            return
+        job = file.staging()
+        done = self._busy[file] = trio.Event()
+        try:
+            entry = await self.change(job)
+            file.staged(entry)
+        except SchemaMismatch as error:
+            file.refused(error)
+            raise
+        finally:
+            del self._busy[file]
+            done.set()
+
+    async def idle(self, node: object) -> None:
+        """Wait until neither `node` nor anything below it is being staged in a thread."""
+        while self._busy:
+            for file, done in self._busy.items():
+                if file is node or (isinstance(node, WorkingDirectory) and _is_below(file, node)):
+                    await done.wait()
+                    break
+            else:
+                return
+
+    def read_ahead(self, handle: Handle, offset: int) -> None:
+        """Begin to decode what a sequential reader asks for next."""
+        key = (id(handle), offset)
+        job = None if self._nursery is None or len(self._fetching) >= AHEAD else handle.ahead(offset)
+        if job is not None and key not in self._fetching and self._nursery is not None:
+            self._fetching.add(key)
+            self._nursery.start_soon(self._fetch, job, key)
+
+    async def _fetch(self, job: Callable[[], None], key: tuple[int, int]) -> None:
+        try:
+            await trio.to_thread.run_sync(job, limiter=self._ahead)
+        except OSError:
+            pass  # Whoever reads the damaged chunk is told.
+        finally:
+            self._fetching.discard(key)
+
+
+def _is_below(node: Placed, directory: WorkingDirectory) -> bool:
+    above = node.parent
+    while above is not None:
+        if above is directory:
+            return True
+        above = above.parent
+    return False

@@ -1,0 +1,242 @@
+"""Inodes: what every one can be asked, and the table of those that the kernel knows.
+
+A node is a name's worth of the mounted tree and answers for itself; what it does not do, it refuses here. Finding a
+node is not remembering it: only a reply that hands the node to the kernel raises its lookup count (`remember`), and
+the kernel gives the counts back with `forget`. Everything in this module runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from fusefs.layout import LIVE, NEVER, ROOT_INODE, Stat
+from storage.errors import ArborError, InvalidName, NotADirectory, ReadOnly, State, Unsupported
+from storage.model.names import CONTROL, MAX_NAME
+
+if TYPE_CHECKING:
+    from fusefs.handles import Handle, Listing
+
+
+class Refused(State, PermissionError):
+    """This part of the mount does not do that."""
+
+
+class Stale(State, OSError):
+    """Another process replaced or removed this file: it can be read on, not written."""
+
+
+class CrossDevice(State, OSError):
+    """Entries cannot be renamed from one tree into another: they must be copied."""
+
+
+class NameTooLong(InvalidName):
+    """A name has at most 255 bytes."""
+
+
+class NoAttribute(ArborError):
+    """No extended attribute of that name."""
+
+
+class NoXattrs(Unsupported):
+    """Extended attributes of this namespace are not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a setattr request sets; None leaves as is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime: int | None = None
+
+
+NOTHING = Changes()
+
+
+def checked(name: bytes) -> bytes:
+    """`name` if users may create it: not `.arborfs`, not over 255 bytes."""
+    if len(name) > MAX_NAME:
+        raise NameTooLong(f"a name has at most {MAX_NAME} bytes, {name[:32]!r}… has {len(name)}")
+    if name == CONTROL:
+        raise InvalidName(f"{CONTROL.decode()} is reserved for arborfs itself")
+    return name
+
+
+class Node:
+    """Something with an inode number. By default it can only be looked at."""
+
+    __slots__ = ("ino", "known")
+
+    is_directory = False
+    frozen = False
+    absent_timeout = NEVER
+    """How long the kernel may remember that a name is not in this directory."""
+    refusal: type[ArborError] = Refused
+
+    def __init__(self, ino: int = 0) -> None:
+        self.ino = ino
+        self.known = 0
+
+    def stat(self) -> Stat:
+        """What stat says; from memory wherever that is possible."""
+        raise NotImplementedError
+
+    def child(self, name: bytes) -> Node:
+        """The node of that name in this directory: the known one, or a new one. NotFound."""
+        raise NotADirectory("not a directory")
+
+    def listing(self) -> Listing:
+        """A reader of this directory's entries."""
+        raise NotADirectory("not a directory")
+
+    def target(self) -> bytes:
+        """Where a symbolic link leads."""
+        raise Refused("not a symbolic link")
+
+    def open(self, flags: int) -> Handle:
+        """Open for reading or writing, as the flags of open(2) say."""
+        raise Refused("cannot be opened")
+
+    def attach(self) -> None:
+        """The kernel knows the node from now on."""
+
+    def drop(self) -> None:
+        """The kernel has forgotten the node."""
+
+    def remembered(self) -> None:
+        """Count one more lookup of something in a snapshot."""
+
+    def make_file(self, name: bytes, mode: int, uid: int, gid: int) -> Node:
+        """A new empty file in this directory. Exists."""
+        self.refuse()
+
+    def make_directory(self, name: bytes, mode: int, uid: int, gid: int) -> Node:
+        """A new directory in this one. Exists."""
+        self.refuse()
+
+    def make_symlink(self, name: bytes, target: bytes, uid: int, gid: int) -> Node:
+        """A new symbolic link in this directory. Exists."""
+        self.refuse()
+
+    def unlink(self, name: bytes) -> None:
+        """Remove a file or link from this directory."""
+        self.refuse()
+
+    def remove_directory(self, name: bytes) -> None:
+        """Remove an empty directory from this one."""
+        self.refuse()
+
+    def rename(self, name: bytes, directory: Node, new_name: bytes, *, replace: bool) -> None:
+        """Move an entry of this directory into `directory`. Exists unless it may replace."""
+        self.refuse()
+
+    def exchange(self, name: bytes, directory: Node, new_name: bytes) -> None:
+        """Swap an entry of this directory with one of `directory`."""
+        self.refuse()
+
+    def change(self, changes: Changes) -> None:
+        """Set mode, owner or mtime."""
+        self.refuse()
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend a file with zeros."""
+        self.refuse()
+
+    def xattrs(self) -> list[bytes]:
+        """Names of the extended attributes."""
+        return []
+
+    def xattr(self, name: bytes) -> bytes:
+        """The value of an extended attribute. NoAttribute."""
+        raise NoAttribute("no such attribute")
+
+    def set_xattr(self, name: bytes, value: bytes | None) -> None:
+        """Set an extended attribute; None removes it. NoAttribute where there is nothing to remove."""
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """What this part of the tree says to changes that it does not make."""
+        raise self.refusal(self.refusal.__doc__)
+
+
+class ReadOnlyNode(Node):
+    """Something that never changes."""
+
+    __slots__ = ()
+    refusal = ReadOnly
+
+
+class Immutable(Protocol):
+    """The snapshots: nodes that are computed from their numbers and counted by directory."""
+
+    def node(self, ino: int) -> Node:
+        """The node with that number. Stale."""
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives back lookups of that number."""
+
+
+class NodeTable:
+    """Inode number → node, for everything the kernel knows."""
+
+    def __init__(self, root: Node, immutable: Immutable) -> None:
+        self._live: dict[int, Node] = {ROOT_INODE: root}
+        self._immutable = immutable
+        self._next = LIVE
+        root.ino = ROOT_INODE
+        root.known = 1
+        root.attach()
+
+    def __len__(self) -> int:
+        """How many changeable nodes the kernel knows."""
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Node]:
+        """Every changeable node that the kernel knows."""
+        return iter(list(self._live.values()))
+
+    def __getitem__(self, ino: int) -> Node:
+        """The node with that number. Stale."""
+        node = self._live.get(ino)
+        if node is not None:
+            return node
+        if ino & LIVE or ino == ROOT_INODE:
+            raise Stale(f"inode {ino} is not known")
+        return self._immutable.node(ino)
+
+    def number(self, node: Node) -> None:
+        """Give `node` an inode number if it has none yet; it is not known for that."""
+        if not node.ino:
+            self._next += 1
+            node.ino = self._next
+
+    def remember(self, node: Node) -> None:
+        """Count one more lookup of `node` by the kernel. Called once for each reply that names it."""
+        if node.frozen:
+            node.remembered()
+            return
+        if not node.known:
+            if not node.ino:
+                self._next += 1
+                node.ino = self._next
+            self._live[node.ino] = node
+            node.attach()
+        node.known += 1
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives back `count` lookups."""
+        if not ino & LIVE:
+            if ino != ROOT_INODE:
+                self._immutable.forget(ino, count)
+            return
+        node = self._live.get(ino)
+        if node is None:
+            return
+        node.known -= count
+        if node.known <= 0:
+            node.known = 0
+            del self._live[ino]
+            node.drop()

@@ -1,0 +1,102 @@
+"""The repository as a file system: what stands at the root of a mount, and what changes by others mean for it.
+
+Synchronous, without FUSE: everything here runs on the event loop's thread or, in tests, without a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+from fusefs.buffers import Room
+from fusefs.control import branch_control
+from fusefs.frozen import Snapshots
+from fusefs.layout import CONTROL, FOREVER, Owner
+from fusefs.nodes import Node
+from fusefs.refs_view import TopDirectory, open_snapshot
+from fusefs.rejections import Rejections
+from fusefs.working import Notice, WorkingDirectory
+from fusefs.working_file import Branch
+from storage.engine import Engine, TreeChange
+
+REJECTED = "rejected"
+
+
+class View:
+    """What a mount shows of a repository.
+
+    Without `ref` and `branch` everything; with `ref` the snapshot that the revision names now; with `branch` one
+    working tree. NotFound, Ambiguous where there is no such thing.
+    """
+
+    def __init__(self, engine: Engine, owner: Owner, *, ref: str | None = None, branch: str | None = None) -> None:
+        self.engine = engine
+        self.snapshots = Snapshots(owner)
+        self._owner = owner
+        self._when = time.time_ns()
+        self._room = Room(engine.temporary)
+        self._top: TopDirectory | None = None
+        self._roots: dict[str, WorkingDirectory] = {}
+        self.root: Node
+        if ref is not None:
+            self.root = open_snapshot(engine, self.snapshots, engine.resolve(ref), FOREVER)
+        elif branch is not None:
+            self.root = self._roots[branch] = self.open_branch(branch)
+        else:
+            self.root = self._top = TopDirectory(engine, owner, self._when, self.snapshots, self.open_branch)
+            self._roots = self._top.branches.roots
+
+    def open_branch(self, name: str) -> WorkingDirectory:
+        """The root of a branch's working tree, with its `.arborfs`. NotFound."""
+        folder = self.engine.path / CONTROL.decode() / REJECTED / name
+        tree = self.engine.working_tree(name)
+        branch = Branch(name, tree, self._owner, self._when, self._room, Rejections(folder))
+        branch.control = branch_control(self.engine, branch)
+        return WorkingDirectory(branch, None, b"", None)
+
+    def fixed(self) -> Iterable[Node]:
+        """The directories at the top, which have inode numbers from the start, so that the kernel can be told of them."""
+        top = self._top
+        return [] if top is None else [top.branches, top.commits, top.tags, top.head]
+
+    def rechecked(self, changes: Iterable[TreeChange] | None) -> Iterator[Notice]:
+        """Take in what other processes changed (None: anything may have changed); what the kernel must be told."""
+        if changes is None:
+            yield from self._refs()
+            for root in list(self._roots.values()):
+                yield from root.recheck_all()
+            return
+        for change in changes:
+            if not change.branch:
+                yield from self._refs()
+            else:
+                yield from self._tree(change)
+
+    def _tree(self, change: TreeChange) -> Iterator[Notice]:
+        found: object = self._roots.get(change.branch)
+        for name in change.directory:
+            found = found.children.get(name) if isinstance(found, WorkingDirectory) else None
+        if not isinstance(found, WorkingDirectory):
+            return
+        if change.names is None:
+            yield from found.recheck_all()
+            return
+        for name in change.names:
+            yield from found.recheck(name)
+        if found.ino:
+            yield Notice(found.ino)
+
+    def _refs(self) -> Iterator[Notice]:
+        if self._top is not None:
+            yield from self._top.branches.recheck()
+            yield from self._top.tags.recheck()
+            return
+        for name, root in list(self._roots.items()):
+            if name not in self.engine.branches():
+                del self._roots[name]
+                yield from root.recheck_all()
+
+    def disk(self) -> os.statvfs_result:
+        """The real disk's numbers."""
+        return os.statvfs(self.engine.path)

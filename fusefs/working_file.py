@@ -1,0 +1,419 @@
+"""Files and links of a branch's working tree, and what they have in common with its directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from fusefs import xattrs
+from fusefs.buffers import Buffer, Room
+from fusefs.handles import Handle, prefetching
+from fusefs.layout import LONG, PERMISSIONS, Owner, Path, Stat, entry_stat
+from fusefs.nodes import Changes, NoAttribute, Node, Stale
+from fusefs.rejections import Rejections
+from storage.errors import SchemaMismatch
+from storage.model.digest import Digest
+from storage.model.records import Attributes, Entry, Kind
+from storage.stores.contents import Content
+from storage.worktree import WorkingTree, sample_schema
+
+if TYPE_CHECKING:
+    from fusefs.working import WorkingDirectory
+
+LIGHT = 1 << 16
+"""Contents up to this many bytes are stored faster than a thread is reached."""
+
+
+class Gone(IntEnum):
+    """Whether a node still has a place in its tree."""
+
+    NOT = 0
+    UNLINKED = 1
+    """Removed through this mount: it lives on while it is open, like any unlinked file."""
+    REPLACED = 2
+    """Removed or replaced by another process: it can be read on, and writing tells so (ESTALE)."""
+
+
+class Branch:
+    """What the nodes of one working tree share. `name` and `tree` change when the branch is renamed."""
+
+    def __init__(
+        self, name: str, tree: WorkingTree, owner: Owner, when: int, room: Room, rejections: Rejections
+    ) -> None:
+        self.name = name
+        self.tree = tree
+        self.owner = owner
+        self.when = when
+        self.room = room
+        self.rejections = rejections
+        self.control: Node | None = None
+
+
+class Placed(Node):
+    """Something with a name in a working tree. `entry` is what is staged there, None where it must be asked for again."""
+
+    __slots__ = ("branch", "entry", "gone", "name", "parent")
+
+    def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
+        self.ino = 0
+        self.known = 0
+        self.branch = branch
+        self.parent = parent
+        self.name = name
+        self.entry = entry
+        self.gone = Gone.NOT
+
+    @property
+    def path(self) -> Path:
+        """Where it is. Stale where it is nowhere any more."""
+        if self.gone:
+            raise Stale("the file was removed or replaced")
+        names = []
+        node: Placed = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        names.reverse()
+        return tuple(names)
+
+    def current(self) -> Entry:
+        """The staged entry."""
+        if self.entry is None:
+            self.entry = self.branch.tree.entry(self.path)
+        return self.entry
+
+    def stat(self) -> Stat:
+        """What stat says."""
+        there = self.branch
+        return entry_stat(self.ino, self.current(), there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
+
+    def attach(self) -> None:
+        """From now on a lookup of the name gives this node."""
+        if self.parent is not None and not self.gone:
+            self.parent.children[self.name] = self
+
+    def drop(self) -> None:
+        """A lookup of the name makes a new node."""
+        if self.parent is not None and self.parent.children.get(self.name) is self:
+            del self.parent.children[self.name]
+
+    def vanish(self, how: Gone) -> None:
+        """It has no place in the tree any more; its stat goes on being asked for."""
+        if self.entry is None:
+            self.entry = Entry(Kind.FILE, mtime=self.branch.when)
+        self.drop()
+        self.gone = how
+
+    def moved_to(self, directory: WorkingDirectory, name: bytes) -> None:
+        """It has been renamed. What it is may have changed with its place: a file in a dataset is a sample."""
+        self.parent, self.name = directory, name
+        directory.children[name] = self
+        if not self.is_directory and not self.unstaged:
+            self.entry = None
+
+    @property
+    def unstaged(self) -> bool:
+        """Whether anything is still to be staged."""
+        return False
+
+    def change(self, changes: Changes) -> None:
+        """Set mode, owner or mtime."""
+        mode = None if changes.mode is None else changes.mode & PERMISSIONS
+        if self.gone:
+            self.entry = _changed(self.current(), mode, changes)
+            return
+        self.entry = self.branch.tree.set_attributes(
+            self.path, mode=mode, uid=changes.uid, gid=changes.gid, mtime=changes.mtime
+        )
+
+    def xattrs(self) -> list[bytes]:
+        """The kept ones and those that arborfs derives."""
+        schema = self.parent.current().schema if self.parent is not None and not self.parent.gone else None
+        return xattrs.names(self.current(), schema)
+
+    def xattr(self, name: bytes) -> bytes:
+        """A kept or derived attribute. NoAttribute."""
+        xattrs.check_name(name)
+        schema = self.parent.current().schema if self.parent is not None and not self.parent.gone else None
+        return xattrs.value(name, self.current(), schema, self._stored, self._tip() if name == xattrs.COMMIT else None)
+
+    def _stored(self) -> Content:
+        return self.branch.tree.open(self.path)[1]
+
+    def _tip(self) -> Digest | None:
+        return self.branch.tree.tip() if self.is_directory else None
+
+    def set_xattr(self, name: bytes, value: bytes | None) -> None:
+        """Keep an attribute, or remove it. The derived ones stay what they are."""
+        xattrs.check_name(name)
+        if xattrs.is_derived(name):
+            return
+        if value is None and all(name != known for known, _ in self.current().attributes.xattrs):
+            raise NoAttribute(f"there is no attribute {name!r}")
+        self.entry = self.branch.tree.set_attributes(self.path, xattrs={name: value})
+
+
+def _changed(entry: Entry, mode: int | None, changes: Changes) -> Entry:
+    old = entry.attributes
+    attributes = replace(
+        old,
+        mode=old.mode if mode is None else mode,
+        uid=old.uid if changes.uid is None else changes.uid,
+        gid=old.gid if changes.gid is None else changes.gid,
+    )
+    return replace(entry, attributes=attributes, mtime=entry.mtime if changes.mtime is None else changes.mtime)
+
+
+class WorkingLink(Placed):
+    """A symbolic link of a working tree."""
+
+    __slots__ = ()
+
+    def target(self) -> bytes:
+        """Where it leads."""
+        # Asked for anew: a commit may have moved a long target since `entry` was read.
+        return self.branch.tree.readlink(self.branch.tree.entry(self.path))
+
+
+class WorkingFile(Placed):
+    """A file or sample of a working tree.
+
+    `content` is what is stored, held while the file is open; `buffer` is what was written over it. `fresh` tells that
+    the file was made by the open that goes on and never got contents; `failure` why the buffer's version was refused.
+    """
+
+    __slots__ = ("buffer", "content", "failure", "fresh", "handles")
+
+    def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
+        super().__init__(branch, parent, name, entry)
+        self.buffer: Buffer | None = None
+        self.content: Content | None = None
+        self.failure: tuple[int, SchemaMismatch] | None = None
+        self.fresh = False
+        self.handles = 0
+
+    def stat(self) -> Stat:
+        """What stat says: of what was written, where that is not staged yet."""
+        found = super().stat()
+        buffer = self.buffer
+        if buffer is not None and buffer.changed:
+            return found._replace(size=buffer.size, mtime=buffer.mtime)
+        return found
+
+    # Opening and reading
+
+    def open(self, flags: int) -> Handle:
+        """Open for reading and writing. Stale where another process has just replaced it: then it is a new inode."""
+        if not self.handles and not self.gone:
+            self._load()
+        if flags & os.O_TRUNC:
+            self._truncate(0)
+        self.handles += 1
+        return FileHandle(self)
+
+    def _load(self) -> None:
+        entry, content = self.branch.tree.open(self.path)
+        if self.entry is not None and not same_contents(self.entry, entry):
+            self.vanish(Gone.REPLACED)
+            raise Stale("another process has replaced the file")
+        self.entry, self.content = entry, content
+
+    def close(self) -> bool:
+        """One handle less. After the last one the buffer goes; whether it was refused and its bytes are kept aside."""
+        self.handles -= 1
+        if self.handles:
+            return False
+        refused = self.failure is not None and self.buffer is not None and self.buffer.changed and not self.gone
+        if refused:
+            self._reject()
+        self.content = None
+        self.failure = None
+        self.fresh = False
+        if self.buffer is not None:
+            self.buffer.close()
+            self.buffer = None
+        return refused
+
+    def _reject(self) -> None:
+        assert self.buffer is not None
+        assert self.failure is not None
+        rejections, path = self.branch.rejections, self.path
+        kept = rejections.keep(path, self.buffer.size, self.buffer.read)
+        rejections.note(path, str(self.failure[1]), kept)
+        if self.fresh:
+            self.branch.tree.remove(path)
+            if self.parent is not None:
+                self.parent.entry = None
+            self.vanish(Gone.REPLACED)
+        else:
+            self.entry = None
+
+    # Writing
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset` of the buffer. Stale, StorageFull or OSError where the disk is full."""
+        if self.gone is Gone.REPLACED:
+            raise Stale("another process has removed or replaced the file")
+        (self.buffer or self._edit()).write(offset, data)
+
+    def _edit(self) -> Buffer:
+        if self.content is None and not self.gone:
+            self._load()
+        self.buffer = Buffer(self.branch.room, self.content)
+        return self.buffer
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend; where nobody has it open this is staged at once by whoever called."""
+        if self.gone is Gone.REPLACED:
+            raise Stale("another process has removed or replaced the file")
+        self._truncate(size)
+
+    def _truncate(self, size: int) -> None:
+        if self.buffer is None and size == 0:
+            # What was there need not be read.
+            self.buffer = Buffer(self.branch.room, None)
+            self.buffer.touch()
+        else:
+            (self.buffer or self._edit()).truncate(size)
+
+    def change(self, changes: Changes) -> None:
+        """Set mode, owner or mtime; together with the contents where those are still to be staged."""
+        if not self.unstaged:
+            super().change(changes)
+            return
+        assert self.buffer is not None
+        self.entry = _changed(self.current(), None if changes.mode is None else changes.mode & PERMISSIONS, changes)
+        if changes.mtime is not None:
+            self.buffer.mtime = changes.mtime
+
+    def set_xattr(self, name: bytes, value: bytes | None) -> None:
+        """Keep an attribute, or remove it; together with the contents where those are still to be staged."""
+        if not self.unstaged or xattrs.is_derived(name) or not name.startswith(xattrs.USER):
+            super().set_xattr(name, value)
+            return
+        entry = self.current()
+        pairs = dict(entry.attributes.xattrs)
+        if value is None and pairs.pop(name, None) is None:
+            raise NoAttribute(f"there is no attribute {name!r}")
+        if value is not None:
+            pairs[name] = value
+        self.entry = replace(entry, attributes=replace(entry.attributes, xattrs=tuple(sorted(pairs.items()))))
+
+    # Staging
+
+    @property
+    def unstaged(self) -> bool:
+        """Whether the buffer holds anything that is to be staged. False for an unlinked file: nothing brings it back."""
+        return self.buffer is not None and self.buffer.changed and self.gone is not Gone.UNLINKED
+
+    @property
+    def light(self) -> bool:
+        """Whether staging is a matter of microseconds."""
+        return self.buffer is None or (self.buffer.in_memory and self.buffer.size <= LIGHT)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether staging waits for the last close: a sample emptied to be written anew.
+
+        Shells close a descriptor between opening a file and writing to it; the version before must outlive that.
+        """
+        if self.buffer is None or self.buffer.size or not self.handles or self.parent is None or self.gone:
+            return False
+        return sample_schema(self.parent.current().schema, self.name) is not None
+
+    def staging(self) -> Callable[[], Entry]:
+        """A function that stages the buffer, to be run in any thread while nobody writes; then call `staged`, or
+        `refused` with the SchemaMismatch that it raised."""
+        buffer, entry = self.buffer, self.current()
+        assert buffer is not None
+        if self.gone:
+            raise Stale("another process has removed or replaced the file: what was written since is not kept")
+        if self.failure is not None and self.failure[0] == buffer.version:
+            raise self.failure[1]
+        path, tree, mtime, old = self.path, self.branch.tree, buffer.mtime, entry.attributes
+        attributes = Attributes(mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
+        return lambda: tree.put_file(path, buffer, attributes=attributes, mtime=mtime)
+
+    def staged(self, entry: Entry) -> None:
+        """The buffer's version is stored as `entry`."""
+        assert self.buffer is not None
+        self.entry, self.failure, self.fresh = entry, None, False
+        if self.light:
+            self.content = None
+            self.buffer.staged(None)
+            return
+        there = self.branch.tree
+        self.content = there.content(entry, there.schema_of(self.path[:-1]) if entry.kind is Kind.SAMPLE else None)
+        self.buffer.staged(self.content)
+
+    def refused(self, error: SchemaMismatch) -> None:
+        """The buffer's version does not fit; it stays in the buffer, for whoever goes on writing, until the last close."""
+        assert self.buffer is not None
+        self.failure = (self.buffer.version, error)
+
+    def stage(self) -> None:
+        """Stage what was written. SchemaMismatch, Stale, StorageFull."""
+        if not self.unstaged:
+            return
+        try:
+            entry = self.staging()()
+        except SchemaMismatch as error:
+            self.refused(error)
+            raise
+        self.staged(entry)
+
+
+def same_contents(old: Entry, new: Entry) -> bool:
+    """Whether two entries of one name have the same contents, as far as can be told without reading them.
+
+    Where one of them lies in a journal and the other does not, size and time decide: a commit moves rows like that.
+    """
+    if (old.kind, old.size) != (new.kind, new.size):
+        return False
+    if isinstance(old.value, bytes) and isinstance(new.value, bytes) and old.flags == new.flags:
+        return old.value == new.value
+    return old.mtime == new.mtime
+
+
+class FileHandle(Handle):
+    """An open file of a working tree."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file: WorkingFile) -> None:
+        self.expected = 0
+        self.file: WorkingFile = file
+
+    def ready(self, offset: int, size: int) -> bool:
+        """Whether `read` answers from memory."""
+        file = self.file
+        if file.buffer is not None:
+            return file.buffer.in_memory
+        return file.content is None or file.content.ready(offset, size)
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """What the file holds now."""
+        file = self.file
+        if file.buffer is not None:
+            return file.buffer.read(offset, size)
+        return file.content.read(offset, size) if file.content is not None else b""
+
+    def reading(self, offset: int, size: int) -> Callable[[], bytes | memoryview]:
+        """A function that reads what the file holds now."""
+        file = self.file
+        if file.buffer is not None:
+            return file.buffer.reading(offset, size)
+        content = file.content
+        return lambda: content.read(offset, size) if content is not None else b""
+
+    def ahead(self, offset: int) -> Callable[[], None] | None:
+        """Decodes the chunk that holds `offset`."""
+        file = self.file
+        return None if file.buffer is not None or file.content is None else prefetching(file.content, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write to the file's buffer."""
+        self.file.write(offset, data)

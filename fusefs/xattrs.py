@@ -1,0 +1,101 @@
+"""Extended attributes: `user.*` as set, and those that arborfs derives from what it stores. Pure.
+
+`security.*` and `system.*` are refused with ENOTSUP and not with ENODATA: programs such as ls then ask once in a run
+instead of once for each file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fusefs.nodes import NoAttribute, NoXattrs
+from storage.model.digest import Digest, blake
+from storage.model.records import Entry, Kind, Schema
+from storage.stores.contents import Content
+
+USER = b"user."
+DERIVED = b"user.arborfs."
+DIGEST = DERIVED + b"digest"
+DTYPE = DERIVED + b"dtype"
+SHAPE = DERIVED + b"shape"
+SCHEMA = DERIVED + b"schema"
+COMMIT = DERIVED + b"commit"
+MAX_VALUE = 65536
+
+
+def check_name(name: bytes) -> None:
+    """NoXattrs unless the name is in the user's namespace."""
+    if not name.startswith(USER):
+        raise NoXattrs("only extended attributes in the namespace user. are kept")
+
+
+def is_derived(name: bytes) -> bool:
+    """Whether arborfs makes the attribute: setting it is accepted and ignored, so that `cp -a` between trees works."""
+    return name.startswith(DERIVED)
+
+
+def names(entry: Entry, dataset: Schema | None) -> list[bytes]:
+    """The attributes of an entry in a directory with that schema, if it has one."""
+    found = [name for name, _ in entry.attributes.xattrs]
+    if entry.kind is Kind.SAMPLE and dataset is not None:
+        found += [DTYPE, SHAPE]
+    if entry.schema is not None:
+        found += [DTYPE, SHAPE, SCHEMA]
+    if entry.kind is not Kind.STAGED and entry.kind is not Kind.SYMLINK:
+        found.append(DIGEST)
+    if entry.is_directory:
+        found.append(COMMIT)
+    return found
+
+
+def value(
+    name: bytes,
+    entry: Entry,
+    dataset: Schema | None,
+    content: Callable[[], Content] | None,
+    commit: Digest | None,
+) -> bytes:
+    """The value of an entry's attribute. NoAttribute, NoXattrs."""
+    check_name(name)
+    if not is_derived(name):
+        for known, kept in entry.attributes.xattrs:
+            if known == name:
+                return kept
+        raise NoAttribute(f"there is no attribute {name!r}")
+    text = _derived(name, entry, dataset, content, commit)
+    if text is None:
+        raise NoAttribute(f"there is no attribute {name!r}")
+    return text.encode()
+
+
+def _derived(
+    name: bytes,
+    entry: Entry,
+    dataset: Schema | None,
+    content: Callable[[], Content] | None,
+    commit: Digest | None,
+) -> str | None:
+    schema = entry.schema or (dataset if entry.kind is Kind.SAMPLE else None)
+    if name == DTYPE:
+        return schema.dtype if schema else None
+    if name == SHAPE:
+        shape = entry.attributes.shape or (schema.shape if schema else None)
+        return "x".join(map(str, shape)) if shape is not None else None
+    if name == SCHEMA:
+        return entry.schema.hash if entry.schema else None
+    if name == COMMIT:
+        return commit.hex() if commit else None
+    if name == DIGEST:
+        if entry.kind is Kind.DIRECTORY:
+            return entry.root.hex()
+        return content_digest(content()).hex() if content is not None else None
+    return None
+
+
+def content_digest(content: Content) -> Digest:
+    """What tells contents apart: the BLAKE3 digest of a small file's payload; of a long one, that of its chunks' digests."""
+    if not content.chunks:
+        return blake(content.payload())
+    if len(content.chunks) == 1:
+        return content.chunks[0].digest
+    return blake(b"".join(chunk.digest for chunk in content.chunks))

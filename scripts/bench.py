@@ -1,0 +1,363 @@
+"""The benchmarks behind scripts/bench. Every figure is a median of several runs beside its floor in the same run.
+
+Floors: raw LMDB, a plain file with fsync, a file system in memory on bare pyfuse3, bindfs (the C mirror file system).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lmdb
+import numpy as np
+
+from storage import Repository
+from storage.dataset_writer import DatasetDataWriter
+
+SAMPLES, SHAPE = 50_000, (784,)
+REQUESTS = 20_000
+FILES = 10_000
+BIG = 1 << 30
+
+Figures = dict[str, list[float]]
+Row = tuple[str, str, str, str]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def images(count: int) -> np.ndarray:
+    """Images that look like handwriting: mostly zero, with smooth strokes. Always the same."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
+    mask = rng.random((256, *SHAPE)) < 0.2
+    return np.stack([base[i % 64] * mask[i % 256] for i in range(count)])
+
+
+def quiet(work: Callable[[], object]) -> object:
+    """The API prints what a notebook wants to see."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return work()
+
+
+def repository(folder: Path) -> Repository:
+    """A fresh repository in `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        repo = Repository(path=folder)
+    quiet(lambda: repo.init(user_name="Bench", user_email="bench@example.org"))
+    return repo
+
+
+def ingest(work: Path, runs: int, figures: Figures) -> list[Row]:
+    """50,000 arrays of 784 bytes in one batch through the API, then a commit."""
+    arrays = list(images(SAMPLES))
+    raw = [(f"{i}".encode(), array.tobytes()) for i, array in enumerate(arrays)]
+    for _ in range(runs):
+        figures.setdefault("raw LMDB puts", []).append(_raw_lmdb(work / "lmdb", raw))
+        repo = repository(work / "repo")
+        co = repo.checkout(write=True)
+        dataset = quiet(lambda co=co: co.datasets.init_dataset(name="images", prototype=arrays[0]))
+
+        def stage(dataset: DatasetDataWriter = dataset) -> None:
+            with dataset:
+                for i, array in enumerate(arrays):
+                    dataset.add(data=array, name=str(i))
+
+        figures.setdefault("stage", []).append(seconds(stage))
+        figures.setdefault("commit", []).append(seconds(lambda co=co: co.commit("all")))
+        co.close()
+        figures.setdefault("disk MB", []).append(repo.size_nbytes / 1e6)
+        repo.close()
+    m = medians(figures)
+    rate = SAMPLES / m["stage"]
+    ratio = m["stage"] / m["raw LMDB puts"]
+    return [
+        (
+            "stage 50,000 x 784 B, API batch",
+            f"{rate:,.0f} samples/s",
+            f"{ratio:.2f} x raw LMDB time",
+            ">= 100,000/s; <= 3 x",
+        ),
+        ("commit them", f"{m['commit']:.2f} s", f"{m['commit'] / m['raw LMDB puts']:.2f} x raw LMDB time", ""),
+        ("on disk", f"{m['disk MB']:.1f} MB", f"{m['disk MB'] / (SAMPLES * 784 / 1e6):.2f} x raw bytes", ""),
+    ]
+
+
+def _raw_lmdb(folder: Path, raw: list[tuple[bytes, bytes]]) -> float:
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = lmdb.open(str(folder), map_size=1 << 32, sync=False)
+
+    def put() -> None:
+        with environment.begin(write=True) as txn:
+            for key, value in raw:
+                txn.put(key, value)
+
+    took = seconds(put)
+    environment.close()
+    return took
+
+
+def commit(work: Path, runs: int, figures: Figures) -> list[Row]:
+    """A commit after 1 changed sample, in a dataset of 1,000 and of 100,000."""
+    rng = np.random.default_rng(1)
+    rows: list[Row] = []
+    for count in (1_000, 100_000):
+        repo = repository(work / "repo")
+        co = repo.checkout(write=True)
+        dataset = quiet(lambda co=co: co.datasets.init_dataset(name="images", shape=SHAPE, dtype=np.uint8))
+        arrays = images(count)
+        with dataset:
+            for i in range(count):
+                dataset.add(data=arrays[i], name=str(i))
+        co.commit("all")
+        for n in range(runs * 5):
+            dataset[str(n * 97 % count)] = rng.integers(0, 256, SHAPE, dtype=np.uint8)
+            figures.setdefault(f"commit 1 of {count}", []).append(seconds(lambda co=co: co.commit("one")))
+            figures.setdefault("write and fsync 4 KiB, three times", []).append(
+                seconds(lambda: _synced(work / "plain"))
+            )
+        co.close()
+        repo.close()
+    m = medians(figures)
+    floor = m["write and fsync 4 KiB, three times"]
+    for count in (1_000, 100_000):
+        took = m[f"commit 1 of {count}"]
+        goal = "< 20 ms" if count > 1_000 else ""
+        rows.append(
+            (f"commit 1 changed of {count:,}", f"{took * 1e3:.2f} ms", f"{took / floor:.1f} x three fsyncs", goal)
+        )
+    growth = m["commit 1 of 100000"] / m["commit 1 of 1000"]
+    rows.append(("100,000 against 1,000", f"{growth:.2f} x", "", "<= 2 x"))
+    return rows
+
+
+def _synced(path: Path) -> None:
+    for _ in range(3):
+        with path.open("ab") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def mounted(repo: Path, point: Path, *options: str) -> Iterator[int]:
+    """A mount by the command line; gives the daemon's pid."""
+    point.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "fusefs.cli"]
+    subprocess.run([*command, "mount", str(repo), str(point), *options], check=True, stdout=subprocess.DEVNULL)
+    listed = subprocess.run([*command, "mounts", "--json"], check=True, capture_output=True, text=True).stdout
+    pid = next(m["pid"] for m in json.loads(listed) if m["mountpoint"] == str(point))
+    try:
+        yield pid
+    finally:
+        subprocess.run([*command, "umount", str(point)], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def bindfs(source: Path, point: Path) -> Iterator[None]:
+    """The C mirror file system over `source`."""
+    point.mkdir(exist_ok=True)
+    subprocess.run(["bindfs", str(source), str(point)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+
+
+@contextlib.contextmanager
+def bare_pyfuse3(point: Path) -> Iterator[int]:
+    """A file system of empty files in memory on pyfuse3 alone."""
+    point.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(REQUESTS)]
+    )
+    while not (point / "files").is_dir():
+        time.sleep(0.01)
+    try:
+        yield process.pid
+    finally:
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+        process.wait()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that all threads of a process have used."""
+    return sum(int(p.read_text().split()[0]) for p in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def drop_caches(what: int) -> None:
+    """1: page cache, 2: names and inodes, 3: both."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text(str(what))
+
+
+def requests(work: Path, runs: int, figures: Figures) -> list[Row]:
+    """CPU of the daemon for a stat, and for an open with its close, that reach it."""
+    repo = repository(work / "repo")
+    co = repo.checkout(write=True)
+    dataset = quiet(lambda: co.datasets.init_dataset(name="files", shape=(16,), dtype=np.uint8))
+    with dataset:
+        for i in range(REQUESTS):
+            dataset.add(data=np.full(16, i % 251, np.uint8), name=str(i))
+    co.commit("all")
+    co.close()
+    repo.close()
+    with mounted(work / "repo", work / "m") as ours, bare_pyfuse3(work / "bare") as bare:
+        for _ in range(runs):
+            _request_costs("pyfuse3 alone", work / "bare" / "files", "", bare, figures)
+            _request_costs("branch", work / "m" / "branches" / "main" / "files", ".npy", ours, figures)
+            _request_costs("snapshot", work / "m" / "commits" / "main" / "files", ".npy", ours, figures)
+    m = medians(figures)
+    rows: list[Row] = []
+    for where in ("branch", "snapshot"):
+        for what in ("stat", "open+close"):
+            took, floor = m[f"{what} {where}"], m[f"{what} pyfuse3 alone"]
+            goal = "<= 15 us added" if what == "stat" else ""
+            rows.append(
+                (
+                    f"{what} on a {where}, CPU",
+                    f"{took * 1e6:.1f} us",
+                    f"{(took - floor) * 1e6:+.1f} us to pyfuse3's {floor * 1e6:.1f}",
+                    goal,
+                )
+            )
+    return rows
+
+
+def _request_costs(name: str, folder: Path, suffix: str, pid: int, figures: Figures) -> None:
+    drop_caches(2)
+    names = [f"{folder}/{i}{suffix}" for i in range(REQUESTS)]
+    before = cpu(pid)
+    for path in names:
+        os.stat(path)
+    figures.setdefault(f"stat {name}", []).append((cpu(pid) - before) / REQUESTS)
+    before = cpu(pid)
+    for path in names:
+        os.close(os.open(path, os.O_RDONLY))
+    figures.setdefault(f"open+close {name}", []).append((cpu(pid) - before) / REQUESTS)
+
+
+def read(work: Path, runs: int, figures: Figures) -> list[Row]:
+    """A file of 1 GiB read from end to end, cold and warm, beside bindfs."""
+    source = work / "source"
+    source.mkdir()
+    with (source / "big").open("wb") as file:
+        for _ in range(BIG >> 24):
+            file.write(os.urandom(1 << 24))
+    repository(work / "repo").close()
+    with mounted(work / "repo", work / "m"):
+        main = work / "m" / "branches" / "main"
+        figures["copy in"] = [seconds(lambda: shutil.copyfile(source / "big", main / "big"))]
+        (main / ".arborfs" / "commit").write_text("big\n")
+    with mounted(work / "repo", work / "m"), bindfs(source, work / "b"):
+        places = {"bindfs": work / "b" / "big", "branch": work / "m" / "branches" / "main" / "big"}
+        places["snapshot"] = work / "m" / "commits" / "main" / "big"
+        for _ in range(runs):
+            for heat in ("cold", "warm"):
+                for name, path in places.items():
+                    if heat == "cold":
+                        drop_caches(3)
+                    else:
+                        _dd(path)
+                    figures.setdefault(f"{heat} {name}", []).append(_dd(path))
+    m = medians(figures)
+    rows: list[Row] = [("copy 1 GiB in", f"{BIG / 1e6 / m['copy in']:,.0f} MB/s", "", "")]
+    for heat in ("cold", "warm"):
+        for name in ("branch", "snapshot"):
+            ratio = m[f"{heat} bindfs"] / m[f"{heat} {name}"]
+            rate = BIG / 1e6 / m[f"{heat} {name}"]
+            goal = ">= 1 x" if heat == "cold" else ""
+            rows.append((f"read 1 GiB {heat}, {name}", f"{rate:,.0f} MB/s", f"{ratio:.2f} x bindfs", goal))
+    return rows
+
+
+def _dd(path: Path) -> float:
+    return seconds(lambda: subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True))
+
+
+def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
+    """`cp -r` of 10,000 files of 1 to 16 KiB into a branch, beside bindfs and ext4 (or whatever holds the folder)."""
+    rng = np.random.default_rng(2)
+    source = work / "source"
+    for i in range(FILES):
+        folder = source / f"{i // 100:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}").write_bytes(rng.bytes(int(rng.integers(1 << 10, 1 << 14))))
+    repository(work / "repo").close()
+    for name in ("disk", "mirrored"):
+        (work / name).mkdir()
+    with mounted(work / "repo", work / "m"), bindfs(work / "mirrored", work / "b"):
+        places = {"plain disk": work / "disk", "bindfs": work / "b", "branch": work / "m" / "branches" / "main"}
+        for n in range(runs):
+            for name, place in places.items():
+                target = place / f"run-{n}"
+                took = seconds(lambda target=target: subprocess.run(["cp", "-r", source, target], check=True))
+                figures.setdefault(name, []).append(FILES / took)
+        check = subprocess.run(["diff", "-r", source, places["branch"] / "run-0"], check=False)
+        if check.returncode:
+            raise SystemExit("the copies differ")
+    m = medians(figures)
+    return [
+        (
+            f"copy {FILES:,} small files, {name}",
+            f"{m[name]:,.0f} files/s",
+            f"{m[name] / m['bindfs']:.2f} x bindfs",
+            goal,
+        )
+        for name, goal in (("branch", ">= 0.35 x"), ("bindfs", ""), ("plain disk", ""))
+    ]
+
+
+def medians(figures: Figures) -> dict[str, float]:
+    """The median of each figure."""
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy}
+
+
+def main() -> None:
+    """Run the groups asked for and print their table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"some of: {' '.join(GROUPS)}")
+    parser.add_argument("--json", type=Path, help="write every figure of every run to this file")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.groups) - set(GROUPS)
+    if unknown:
+        parser.error(f"no such group: {', '.join(sorted(unknown))}")
+    everything: dict[str, Figures] = {}
+    print(f"{'what':44}{'measured':>20}  {'against its floor':38}goal")
+    for group in arguments.groups or GROUPS:
+        figures: Figures = {}
+        with tempfile.TemporaryDirectory(prefix="arborfs-bench-") as folder:
+            rows = GROUPS[group](Path(folder), arguments.runs, figures)
+        for what, measured, ratio, goal in rows:
+            print(f"{what:44}{measured:>20}  {ratio:38}{goal}", flush=True)
+        everything[group] = figures
+    if arguments.json:
+        arguments.json.write_text(json.dumps(everything, indent=1))
+
+
+if __name__ == "__main__":
+    main()

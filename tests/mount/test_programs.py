@@ -1,0 +1,159 @@
+"""Real programs on a real mount."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parent.parent.parent / "storage"
+
+
+@pytest.fixture
+def main(mounted, repository) -> Path:
+    """The working tree of a fresh repository, mounted."""
+    return mounted(repository).main
+
+
+def run(*command: object, **options: object) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A folder with what archives find hard."""
+    top = tmp_path / "tree"
+    shutil.copytree(SOURCES, top / "sources", ignore=shutil.ignore_patterns("__pycache__"))
+    os.symlink("../sources", top / "sources" / "loop")
+    (top / "empty").mkdir()
+    (top / "script").write_text("#!/bin/sh\necho it runs\n")
+    os.chmod(top / "script", 0o755)
+    (top / "old").write_bytes(os.urandom(100_000))
+    os.utime(top / "old", ns=(1, 1_000_000_001))
+    os.setxattr(top / "old", "user.note", b"kept")
+    return top
+
+
+def same(one: Path, other: Path) -> None:
+    """Same names, kinds, modes, times, contents, links."""
+    run("diff", "-r", "--no-dereference", one, other)
+    for path in [one, *one.rglob("*")]:
+        twin = other / path.relative_to(one)
+        mine, found = path.lstat(), twin.lstat()
+        assert (mine.st_mode, mine.st_uid) == (found.st_mode, found.st_uid), path
+        if not path.is_symlink():
+            assert mine.st_mtime_ns == found.st_mtime_ns, path
+
+
+def test_cp_a(main, tree):
+    run("cp", "-a", tree, main / "copy")
+    same(tree, main / "copy")
+    assert os.getxattr(main / "copy" / "old", "user.note") == b"kept"
+
+
+def test_tar_in_and_out(main, tree, tmp_path):
+    run("sh", "-c", f"tar -C {tree} -cf - . | tar -C {main} -xpf -")
+    run("sh", "-c", f"mkdir {tmp_path}/out && tar -C {main} -cf - . | tar -C {tmp_path}/out -xpf -")
+    run("diff", "-r", "--no-dereference", tree, tmp_path / "out")
+
+
+def test_mv_and_rm(main, tree):
+    run("cp", "-a", tree, tree.parent / "second")
+    run("mv", tree.parent / "second", main / "moved")
+    same(tree, main / "moved")
+    run("mv", main / "moved", main / "again")
+    run("rm", "-rf", main / "again")
+    assert os.listdir(main) == []
+
+
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed on this machine")
+def test_rsync(main, tree):
+    run("rsync", "-aX", f"{tree}/", main / "synced")
+    same(tree, main / "synced")
+    assert run("rsync", "-aXi", f"{tree}/", main / "synced") == ""
+    (tree / "old").write_bytes(b"new")
+    run("rsync", "-a", "--delete", f"{tree}/", main / "synced")
+    same(tree, main / "synced")
+
+
+def test_dd(main, tmp_path):
+    data = os.urandom(3_000_000)
+    (tmp_path / "data").write_bytes(data)
+    run("dd", f"if={tmp_path}/data", f"of={main}/data", "bs=4k", "conv=fsync")
+    run("dd", f"if={tmp_path}/data", f"of={main}/data", "bs=1000", "skip=3", "seek=7", "count=5", "conv=notrunc")
+    expected = bytearray(data)
+    expected[7000:12000] = data[3000:8000]
+    assert (main / "data").read_bytes() == expected
+
+
+def test_git(main):
+    (main / "work").mkdir()
+
+    def git(*words: str) -> str:
+        return run(
+            "git", "-c", "user.name=Ada", "-c", "user.email=a@b", "-c", "safe.directory=*", *words, cwd=main / "work"
+        )
+
+    git("init", "-q")
+    run("cp", "-r", SOURCES, main / "work" / "storage")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    (main / "work" / "storage" / "errors.py").write_text("changed")
+    assert "M storage/errors.py" in git("status", "--short")
+    git("stash")
+    assert git("status", "--short") == ""
+    git("fsck", "--strict")
+    git("gc", "-q")
+    git("clone", "-q", ".", "clone")
+    assert (main / "work" / "clone" / "storage" / "errors.py").stat().st_size > 1000
+
+
+def test_sqlite(main):
+    for mode in ("delete", "truncate"):
+        with sqlite3.connect(main / f"{mode}.db") as database:
+            database.execute(f"pragma journal_mode={mode}")
+            database.execute("create table t (x integer primary key, y text)")
+            for number in range(200):
+                database.execute("insert into t values (?, ?)", (number, "y" * number))
+                if number % 50 == 0:
+                    database.commit()
+        database.close()
+        database = sqlite3.connect(main / f"{mode}.db")
+        assert database.execute("select count(*) from t").fetchone() == (200,)
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        database.close()
+
+
+def test_python_imports_from_a_snapshot(main):
+    (main / "package").mkdir()
+    (main / "package" / "__init__.py").write_text("answer = 42\n")
+    (main / ".arborfs" / "commit").write_text("a package")
+    snapshot = main.parent.parent / "commits" / "main"
+    assert run(sys.executable, "-c", "import package; print(package.answer)", cwd=snapshot) == "42\n"
+
+
+def test_a_script_runs(main, tree):
+    shutil.copy2(tree / "script", main / "script")
+    assert run(main / "script") == "it runs\n"
+
+
+def test_find_and_du(main, tree):
+    run("cp", "-r", tree, main / "copy")
+    assert len(run("find", main / "copy").splitlines()) == len(run("find", tree).splitlines())
+    assert int(run("du", "-sb", main / "copy").split()[0]) > 100_000
+    assert run("find", main, "-name", ".arborfs") == ""
+
+
+def test_parallel_writers(main):
+    script = "for i in $(seq 50); do echo $0-$i > $0-$i; mkdir d$0-$i; mv $0-$i d$0-$i/f; done"
+    jobs = [subprocess.Popen(["sh", "-c", script, str(number)], cwd=main) for number in range(8)]
+    assert [job.wait() for job in jobs] == [0] * 8
+    assert len(os.listdir(main)) == 400
+    assert all((main / f"d{j}-{i}" / "f").read_text() == f"{j}-{i}\n" for j in range(8) for i in range(1, 51))
