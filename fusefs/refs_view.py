@@ -22,7 +22,7 @@ KEPT_ROOTS = 256
 
 
 class RefsDirectory(Node):
-    """A directory whose names come from refs. Its stat is never remembered, so that a listing is always fresh."""
+    """A directory whose names come from refs. Its stat never changes, and the kernel may remember it: every path goes by here."""
 
     __slots__ = ("_engine", "_owner", "_when")
 
@@ -37,7 +37,7 @@ class RefsDirectory(Node):
     def stat(self) -> Stat:
         """A directory, as old as the mount."""
         mode = stat.S_IFDIR | 0o755
-        return Stat(self.ino, mode, 0, self._when, self._owner.uid, self._owner.gid, 1, LONG, NEVER)
+        return Stat(self.ino, mode, 0, self._when, self._owner.uid, self._owner.gid, 1, LONG, LONG)
 
     def listing(self) -> Listing:
         """A reader of the names."""

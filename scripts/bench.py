@@ -226,7 +226,7 @@ def requests(work: Path, runs: int, figures: Figures) -> list[Row]:
         for _ in range(runs):
             _request_costs("pyfuse3 alone", work / "bare" / "files", "", bare, figures)
             _request_costs("branch", work / "m" / "branches" / "main" / "files", ".npy", ours, figures)
-            _request_costs("snapshot", work / "m" / "commits" / "main" / "files", ".npy", ours, figures)
+            _request_costs("snapshot", work / "m" / "tags" / "v1" / "files", ".npy", ours, figures)
     m = medians(figures)
     rows: list[Row] = []
     for where in ("branch", "snapshot"):

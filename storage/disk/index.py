@@ -81,29 +81,23 @@ class Index:
         except (lmdb.Error, OSError) as error:
             raise Corrupt(f"the index cannot be opened: {error}", where=str(self.folder)) from error
 
-    def _environment(self) -> lmdb.Environment:
+    def environment(self) -> lmdb.Environment:
+        """The LMDB environment of this process."""
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
                     self._open()
         return self._env
 
-    @contextmanager
-    def read(self) -> Iterator[Txn]:
-        """A snapshot of all tables."""
-        txn = self._environment().begin()
-        try:
-            yield cast(Txn, txn)
-        except lmdb.Error as error:
-            raise Corrupt(f"the index cannot be read: {error}", where=str(self.folder)) from error
-        finally:
-            txn.abort()
+    def read(self) -> _Snapshot:
+        """A snapshot of all tables, as the target of a `with` statement."""
+        return _Snapshot(self)
 
     @contextmanager
     def write(self) -> Iterator[Txn]:
         """One atomic change of the tables, alone among all processes; nothing of it stays if the block raises."""
         try:
-            with self._environment().begin(write=True) as txn:
+            with self.environment().begin(write=True) as txn:
                 yield cast(Txn, txn)
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise StorageFull(f"the index cannot be written: {error}") from error
@@ -114,7 +108,7 @@ class Index:
 
     def sync(self) -> None:
         """Make the index itself survive power loss; needed only before it is marked clean."""
-        self._environment().sync(True)
+        self.environment().sync(True)
 
     def close(self) -> None:
         """Let go of the environment."""
@@ -159,6 +153,24 @@ class Index:
                     return
                 yield key, value
                 found = cursor.next()
+
+
+class _Snapshot:
+    """A read transaction for a `with` block. A class: a generator would double the cost of a look-up."""
+
+    __slots__ = ("_index", "_txn")
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __enter__(self) -> Txn:
+        self._txn = self._index.environment().begin()
+        return cast(Txn, self._txn)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._txn.abort()
+        if isinstance(error, lmdb.Error):
+            raise Corrupt(f"the index cannot be read: {error}", where=str(self._index.folder)) from error
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.
