@@ -97,6 +97,7 @@ class CommitHandle(Handle):
 
     def __init__(self, branch: Branch) -> None:
         self.expected = 0
+        self.fetched = 0
         self._branch = branch
         self._message = bytearray()
 
@@ -221,6 +222,7 @@ class KeptHandle(Handle):
 
     def __init__(self, descriptor: int) -> None:
         self.expected = 0
+        self.fetched = 0
         self._descriptor = descriptor
 
     def read(self, offset: int, size: int) -> bytes:

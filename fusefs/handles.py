@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Handle:
     """An open file. What is not overridden is what a read-only file does."""
 
-    __slots__ = ("expected",)
+    __slots__ = ("expected", "fetched")
 
     direct = False
     """Whether reads pass the page cache by: for texts that are made when they are read."""
@@ -27,6 +27,7 @@ class Handle:
 
     def __init__(self) -> None:
         self.expected = 0
+        self.fetched = 0
 
     def ready(self, offset: int, size: int) -> bool:
         """Whether `read` answers from memory."""
@@ -40,8 +41,8 @@ class Handle:
         """A function that reads, to be run in a thread."""
         return lambda: self.read(offset, size)
 
-    def ahead(self, offset: int) -> Callable[[], None] | None:
-        """A function that brings what follows `offset` into memory, or None where it is there or there is nothing."""
+    def ahead(self, start: int, end: int) -> Callable[[], None] | None:
+        """A function that brings what lies from `start` to `end` into memory, or None where that is not needed."""
         return None
 
     def write(self, offset: int, data: bytes) -> None:
@@ -63,6 +64,7 @@ class ContentHandle(Handle):
 
     def __init__(self, content: Content) -> None:
         self.expected = 0
+        self.fetched = 0
         self.content = content
 
     def ready(self, offset: int, size: int) -> bool:
@@ -73,16 +75,16 @@ class ContentHandle(Handle):
         """`size` bytes from `offset`, fewer only at the end."""
         return self.content.read(offset, size)
 
-    def ahead(self, offset: int) -> Callable[[], None] | None:
-        """Decodes the chunk that holds `offset`."""
-        return prefetching(self.content, offset)
+    def ahead(self, start: int, end: int) -> Callable[[], None] | None:
+        """Decodes the chunks from `start` to `end`."""
+        return prefetching(self.content, start, end)
 
 
-def prefetching(content: Content, offset: int) -> Callable[[], None] | None:
-    """A function that brings the chunk at `offset` into memory, or None where that is not needed."""
-    if offset >= content.size or content.ready(offset, 1):
+def prefetching(content: Content, start: int, end: int) -> Callable[[], None] | None:
+    """A function that brings the chunks from `start` to `end` into memory, or None where that is not needed."""
+    if content.ready(start, end - start):
         return None
-    return lambda: content.prefetch(offset)
+    return lambda: content.prefetch(start, end)
 
 
 class TextHandle(Handle):
@@ -93,6 +95,7 @@ class TextHandle(Handle):
 
     def __init__(self, text: bytes) -> None:
         self.expected = 0
+        self.fetched = 0
         self.text = text
 
     def read(self, offset: int, size: int) -> bytes:

@@ -19,11 +19,13 @@ import trio
 from fusefs.handles import Handle
 from fusefs.working import WorkingDirectory
 from fusefs.working_file import Placed, WorkingFile
-from storage.errors import SchemaMismatch
+from storage.errors import ArborError, SchemaMismatch
 
 T = TypeVar("T")
 READERS = 8
 AHEAD = 4
+WINDOW = 16 << 20
+"""Bytes kept ready ahead of a sequential reader: above what the kernel itself asks for ahead."""
 
 
 class Lanes:
@@ -34,7 +36,6 @@ class Lanes:
         self._readers = trio.CapacityLimiter(READERS)
         self._ahead = trio.CapacityLimiter(AHEAD)
         self._busy: dict[WorkingFile, trio.Event] = {}
-        self._fetching: set[tuple[int, int]] = set()
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -80,20 +81,20 @@ class Lanes:
                 return
 
     def read_ahead(self, handle: Handle, offset: int) -> None:
-        """Begin to decode what a sequential reader asks for next."""
-        key = (id(handle), offset)
-        job = None if self._nursery is None or len(self._fetching) >= AHEAD else handle.ahead(offset)
-        if job is not None and key not in self._fetching and self._nursery is not None:
-            self._fetching.add(key)
-            self._nursery.start_soon(self._fetch, job, key)
+        """Keep what a sequential reader at `offset` asks for next coming into memory, several chunks a task."""
+        start = max(handle.fetched, offset)
+        if self._nursery is None or start > offset + WINDOW // 2:
+            return
+        handle.fetched = offset + WINDOW
+        job = handle.ahead(start, handle.fetched)
+        if job is not None:
+            self._nursery.start_soon(self._fetch, job)
 
-    async def _fetch(self, job: Callable[[], None], key: tuple[int, int]) -> None:
+    async def _fetch(self, job: Callable[[], None]) -> None:
         try:
             await trio.to_thread.run_sync(job, limiter=self._ahead)
-        except OSError:
+        except ArborError:
             pass  # Whoever reads the damaged chunk is told.
-        finally:
-            self._fetching.discard(key)
 
 
 def _is_below(node: Placed, directory: WorkingDirectory) -> bool:

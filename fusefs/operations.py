@@ -251,13 +251,14 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read."""
         handle = self._files[fh]
+        # Noted before anything is awaited: the kernel sends the next requests of a sequence meanwhile.
+        in_sequence, handle.expected = off == handle.expected, off + size
+        if in_sequence:
+            self._lanes.read_ahead(handle, off)
         if handle.ready(off, size):
             data = handle.read(off, size)
         else:
             data = await self._lanes.read(handle.reading(off, size))
-        if off == handle.expected:
-            self._lanes.read_ahead(handle, off + size)
-        handle.expected = off + size
         return data  # type: ignore[return-value]  # any contiguous buffer will do
 
     @handler

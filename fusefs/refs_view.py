@@ -22,7 +22,7 @@ KEPT_ROOTS = 256
 
 
 class RefsDirectory(Node):
-    """A directory whose names come from refs. Its stat never changes, and the kernel may remember it: every path goes by here."""
+    """A directory whose names come from refs. Its stat never changes and is remembered: every path goes by here."""
 
     __slots__ = ("_engine", "_owner", "_when")
 

@@ -385,6 +385,7 @@ class FileHandle(Handle):
 
     def __init__(self, file: WorkingFile) -> None:
         self.expected = 0
+        self.fetched = 0
         self.file: WorkingFile = file
 
     def ready(self, offset: int, size: int) -> bool:
@@ -409,10 +410,10 @@ class FileHandle(Handle):
         content = file.content
         return lambda: content.read(offset, size) if content is not None else b""
 
-    def ahead(self, offset: int) -> Callable[[], None] | None:
+    def ahead(self, start: int, end: int) -> Callable[[], None] | None:
         """Decodes the chunk that holds `offset`."""
         file = self.file
-        return None if file.buffer is not None or file.content is None else prefetching(file.content, offset)
+        return None if file.buffer is not None or file.content is None else prefetching(file.content, start, end)
 
     def write(self, offset: int, data: bytes) -> None:
         """Write to the file's buffer."""

@@ -86,10 +86,12 @@ class Content:
             at += 1
         return True
 
-    def prefetch(self, offset: int) -> None:
-        """Bring the chunk at `offset` into memory; nothing happens behind the end."""
-        if self.chunks and self.payload_offset <= offset < self.size:
-            self._objects.chunk(self.chunks[bisect_right(self._starts, offset) - 1].digest)
+    def prefetch(self, offset: int, end: int) -> None:
+        """Bring the chunks from `offset` to `end` into memory; nothing happens behind the end of the file."""
+        at = max(bisect_right(self._starts, offset) - 1, 0)
+        while at < len(self.chunks) and self._starts[at] < end:
+            self._objects.chunk(self.chunks[at].digest)
+            at += 1
 
     def payload(self) -> bytes | memoryview:
         """Everything behind the header."""

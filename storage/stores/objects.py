@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 
 from storage.disk.index import Index, Txn
@@ -37,6 +38,8 @@ class Objects:
         self._nodes: Cache[Digest, Node] = Cache(NODE_CACHE)
         self._chunks: Cache[Digest, bytes | memoryview] = Cache(CHUNK_CACHE)
         self._commits: Cache[Digest, Commit] = Cache(4 << 20)
+        self._loading: dict[Digest, threading.Event] = {}
+        self._lock = threading.Lock()
 
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
@@ -64,10 +67,22 @@ class Objects:
     def chunk(self, digest: Digest) -> bytes | memoryview:
         """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
         found = self._chunks.get(digest)
-        if found is None:
+        if found is not None:
+            return found
+        with self._lock:
+            loaded = self._loading.get(digest)
+            if loaded is None:
+                self._loading[digest] = threading.Event()
+        if loaded is not None:  # another thread is at it: readers in sequence ask for both halves of a chunk at once
+            loaded.wait()
+            return self._chunks.get(digest) or self.get(digest)
+        try:
             found = self.get(digest)
             self._chunks.put(digest, found, len(found))
-        return found
+            return found
+        finally:
+            with self._lock:
+                self._loading.pop(digest).set()
 
     def has_in_memory(self, digest: Digest) -> bool:
         """Whether `chunk` would answer from memory."""

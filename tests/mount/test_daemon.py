@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from fusefs import mountinfo
 from storage.engine import Engine
 from storage.maintenance.verify import verify
-from tests.conftest import PATIENCE, alive, arborfs, is_mounted, wait_until
+from tests.conftest import PATIENCE, Mounts, alive, arborfs, fuse_missing, is_mounted, wait_until
 
 
 @pytest.fixture
@@ -184,9 +186,13 @@ def test_a_full_disk_is_told_and_nothing_before_is_lost(mounted, tmp_path):
         mount = mounted(disk / "repository")
         mount.expect("full|No space left")
         (mount.main / "before").write_bytes(b"kept" * 1000)
-        with pytest.raises(OSError, match=f"Errno {errno.ENOSPC}]"):
+
+        def fill() -> None:
             for number in range(40):
                 (mount.main / f"{number}").write_bytes(os.urandom(1_000_000))
+
+        with pytest.raises(OSError, match=f"Errno {errno.ENOSPC}]"):
+            fill()
         assert (mount.main / "before").read_bytes() == b"kept" * 1000
         mount.unmount()
     finally:
@@ -263,3 +269,76 @@ def test_the_daemon_idles(mount):
         time.sleep(0.05)
     assert ticks() - before <= 10, "more than a tenth of a core"
     assert alive(mount.pid)
+
+
+class TestCaching:
+    """With the daemon stopped, whatever still answers comes from the kernel's memory."""
+
+    @pytest.fixture
+    def frozen(self, mount):
+        """A committed file, read once, in a snapshot."""
+        (mount.main / "d").mkdir()
+        (mount.main / "d" / "f").write_bytes(os.urandom(3_000_000))
+        (mount.main / ".arborfs" / "commit").write_text("one")
+        (name,) = os.listdir(mount.path / "commits")
+        return mount.path / "commits" / name / "d" / "f"
+
+    @contextmanager
+    def stopped(self, mount):
+        """The daemon answers nothing."""
+        os.kill(mount.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+
+    def test_a_committed_file_is_read_once(self, mount, frozen):
+        data = frozen.read_bytes()
+        assert not (frozen.parent / "nothing").exists()
+        with open(frozen, "rb", buffering=0) as file, self.stopped(mount):
+            assert file.read() == data
+            assert frozen.stat().st_size == len(data)
+            assert not (frozen.parent / "nothing").exists()
+
+    def test_an_unchanged_working_file_is_read_once(self, mount, frozen):
+        path = mount.main / "d" / "f"
+        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file, self.stopped(mount):
+            assert file.read() == data
+            assert path.stat().st_size == len(data)
+
+
+@pytest.fixture
+def open_place():
+    """A folder that other users can reach: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="arborfs-test-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_other_users_are_let_in_where_that_was_asked_for(repository, open_place):
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    if reason := fuse_missing():
+        pytest.skip(reason)
+    mounts = Mounts(open_place)
+    try:
+        mount = mounts(repository, "--allow-other")
+        (mount.main / "open").write_bytes(b"for all")
+        (mount.main / "closed").write_bytes(b"for one")
+        os.chmod(mount.main / "closed", 0o600)
+        (mount.main / "shared").mkdir()
+        os.chmod(mount.main / "shared", 0o777)
+        assert other_user("cat", mount.main / "open").stdout == "for all"
+        assert "Permission denied" in other_user("cat", mount.main / "closed").stderr
+        assert "Permission denied" in other_user("touch", mount.main / "new").stderr
+        assert other_user("touch", mount.main / "shared" / "theirs").returncode == 0
+        assert (mount.main / "shared" / "theirs").stat().st_uid == 12345
+    finally:
+        wrong = mounts.take_down()
+    assert not wrong
+
+
+def other_user(*command: object) -> subprocess.CompletedProcess[str]:
+    words = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *map(str, command)]
+    return subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)

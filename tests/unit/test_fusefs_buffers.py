@@ -78,7 +78,10 @@ def test_a_small_change_of_a_large_base_reads_next_to_nothing(tmp_path):
     buffer.write(5_000_000, b"change")
     assert stored.read_bytes == 0
     assert buffer.dirty == [(5_000_000, 5_000_006)]
-    assert bytes(buffer.read(4_999_998, 10)) == stored.data[4_999_998:5_000_000] + b"change" + stored.data[5_000_006:5_000_008]
+    assert (
+        bytes(buffer.read(4_999_998, 10))
+        == stored.data[4_999_998:5_000_000] + b"change" + stored.data[5_000_006:5_000_008]
+    )
     buffer.close()
 
 

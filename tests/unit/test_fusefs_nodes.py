@@ -45,7 +45,7 @@ def snapshot(engine):
 
 class TestSnapshots:
     def test_nodes_are_found_again_by_their_numbers(self, snapshot):
-        view, table = snapshot
+        _view, table = snapshot
         directory = table[ROOT_INODE].child(b"d")
         table.remember(directory)
         numbers = set()
@@ -76,7 +76,7 @@ class TestSnapshots:
         assert table[directory.ino].child(b"000").stat().size == 1
 
     def test_lookups_are_counted(self, snapshot):
-        view, table = snapshot
+        _view, table = snapshot
         directory = table[ROOT_INODE].child(b"d")
         node = directory.child(b"000")
         for _ in range(3):
@@ -88,12 +88,14 @@ class TestSnapshots:
             table[node.ino]
 
     def test_listing_from_any_position(self, snapshot):
-        view, table = snapshot
+        _view, table = snapshot
         listing = table[ROOT_INODE].child(b"d").listing()
         everything = [(name, following) for name, _, following in listing.entries(0)]
         assert [name for name, _ in everything] == [b"%03d" % number for number in range(500)]
         for at in (1, 17, 499):
-            assert [name for name, _, _ in listing.entries(everything[at - 1][1])] == [name for name, _ in everything[at:]]
+            assert [name for name, _, _ in listing.entries(everything[at - 1][1])] == [
+                name for name, _ in everything[at:]
+            ]
         half = listing.entries(0)
         for _ in range(10):
             next(half)
@@ -298,7 +300,9 @@ class WorkingMachine(RuleBasedStateMachine):
                 raise ValueError
             if (one, name) == (other, new):
                 return
-            if there is not None and (isinstance(moved, dict) != isinstance(there, dict) or (isinstance(there, dict) and there)):
+            if there is not None and (
+                isinstance(moved, dict) != isinstance(there, dict) or (isinstance(there, dict) and there)
+            ):
                 raise ValueError
             del source_model[name]
             target_model[new] = moved
