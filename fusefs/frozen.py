@@ -51,7 +51,7 @@ class FrozenFile(ReadOnlyNode):
 
     def xattrs(self) -> list[bytes]:
         """The kept ones and those that arborfs derives."""
-        return xattrs.names(self.entry, self.directory.entry.schema)
+        return xattrs.names(self.entry, self.directory.entry.schema, self.directory.snapshot.commit)
 
     def xattr(self, name: bytes) -> bytes:
         """A kept or derived attribute. NoAttribute."""
@@ -126,7 +126,7 @@ class FrozenDirectory(ReadOnlyNode):
 
     def xattrs(self) -> list[bytes]:
         """The kept ones and those that arborfs derives."""
-        return xattrs.names(self.entry, None)
+        return xattrs.names(self.entry, None, self.snapshot.commit)
 
     def xattr(self, name: bytes) -> bytes:
         """A kept or derived attribute. NoAttribute."""

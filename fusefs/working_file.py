@@ -132,7 +132,7 @@ class Placed(Node):
     def xattrs(self) -> list[bytes]:
         """The kept ones and those that arborfs derives."""
         schema = self.parent.current().schema if self.parent is not None and not self.parent.gone else None
-        return xattrs.names(self.current(), schema)
+        return xattrs.names(self.current(), schema, self._tip())
 
     def xattr(self, name: bytes) -> bytes:
         """A kept or derived attribute. NoAttribute."""

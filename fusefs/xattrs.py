@@ -34,16 +34,18 @@ def is_derived(name: bytes) -> bool:
     return name.startswith(DERIVED)
 
 
-def names(entry: Entry, dataset: Schema | None) -> list[bytes]:
-    """The attributes of an entry in a directory with that schema, if it has one."""
+def names(entry: Entry, dataset: Schema | None, commit: Digest | None) -> list[bytes]:
+    """The attributes of an entry in a directory with that schema, if it has one: those that `value` gives, no others."""
+    if entry.kind is Kind.SYMLINK:
+        return []  # The kernel gives out nothing of user. for links.
     found = [name for name, _ in entry.attributes.xattrs]
     if entry.kind is Kind.SAMPLE and dataset is not None:
         found += [DTYPE, SHAPE]
     if entry.schema is not None:
         found += [DTYPE, SHAPE, SCHEMA]
-    if entry.kind is not Kind.STAGED and entry.kind is not Kind.SYMLINK:
+    if entry.kind is not Kind.STAGED:
         found.append(DIGEST)
-    if entry.is_directory:
+    if commit is not None:
         found.append(COMMIT)
     return found
 

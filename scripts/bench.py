@@ -221,6 +221,7 @@ def requests(work: Path, runs: int, figures: Figures) -> list[Row]:
             dataset.add(data=np.full(16, i % 251, np.uint8), name=str(i))
     co.commit("all")
     co.close()
+    repo.create_tag("v1")
     repo.close()
     with mounted(work / "repo", work / "m") as ours, bare_pyfuse3(work / "bare") as bare:
         for _ in range(runs):

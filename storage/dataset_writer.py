@@ -26,7 +26,7 @@ from storage.model.samples import Array, array_from, canonical_header, check_arr
 from storage.session import Session
 from storage.worktree import WorkingTree
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 """A batch stages what it keeps back when about so many bytes have come together."""
 
 _OVERHEAD = 128  # what a waiting sample costs beside its bytes

@@ -24,6 +24,9 @@ from storage.model.samples import Source
 INLINE_MAX = 4096
 """Contents up to this many bytes live inside the tree's leaves."""
 
+STAGED_INLINE_MAX = 1 << 16
+"""Staged contents up to this many bytes wait in the journal; the commit makes a chunk of those above INLINE_MAX."""
+
 CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX = 1 << 18, 1 << 20, 1 << 22
 LIST_MAX = 64
 """A longer list of chunks is an object of its own."""

@@ -9,6 +9,7 @@ from storage.errors import Corrupt
 from storage.model.chunking import (
     INLINE_MAX,
     LIST_MAX,
+    STAGED_INLINE_MAX,
     ChunkRef,
     cut,
     decode_chunks,
@@ -127,7 +128,8 @@ def store_file(objects: Objects, source: Source) -> tuple[int, bytes]:
 
 def store_payload(objects: Objects, source: Source, start: int, itemsize: int) -> tuple[int, bytes]:
     """Store what `source` holds from `start` on; `itemsize` is that of its numbers, in bytes."""
-    if source.size - start <= INLINE_MAX:
+    # Numbers of several bytes are packed by their width, which only we know: they become chunks here.
+    if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 else INLINE_MAX):
         return 0, bytes(source.read(start, source.size - start))
     chunks = []
     for piece in cut(source, start):

@@ -123,6 +123,13 @@ class Objects:
         self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
         return digest
 
+    def put_chunks(self, many: Sequence[bytes]) -> list[Digest]:
+        """Store many small chunks and return their digests, in order."""
+        objects = [(blake(data), data) for data in many]
+        for first in range(0, len(objects), 256):
+            self._put(RecordKind.CHUNK, objects[first : first + 256])
+        return [digest for digest, _ in objects]
+
     def put_chunk_list(self, data: bytes) -> Digest:
         """Store a long list of chunks and return its digest."""
         digest = blake(data)

@@ -19,8 +19,10 @@ from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
 from storage.errors import Conflict, Corrupt, NothingToCommit
+from storage.model.chunking import INLINE_MAX, ChunkRef, encode_chunks
 from storage.model.digest import Digest
 from storage.model.records import (
+    CHUNKED,
     Author,
     Commit,
     Entry,
@@ -40,6 +42,7 @@ from storage.tree.node import EMPTY
 ATTEMPTS = 10
 EMPTY_ROOT = directory_entry(EMPTY, 0, 0, 0)
 
+_CONTENTS = (Kind.FILE, Kind.SAMPLE)
 _Edits = list[tuple[bytes, tuple[bytes, bytes] | None]]
 
 
@@ -142,7 +145,8 @@ class Committer:
         rows = list(self._staging.rows(txn, directory))
         plain = [(name, row) for name, row in rows if row.kind not in (Kind.STAGED, Kind.REMOVED)]
         values = self._staging.values([row.value for _, row in plain])
-        edits: _Edits = [(name, (row.head, value)) for (name, row), value in zip(plain, values, strict=True)]
+        kept = self._committed_form([row.head for _, row in plain], values)
+        edits: _Edits = [(name, head_and_value) for (name, _), head_and_value in zip(plain, kept, strict=True)]
         for name, row in rows:
             if row.kind is Kind.REMOVED:
                 edits.append((name, None))
@@ -156,6 +160,17 @@ class Committer:
         return directory_entry(
             root, totals.count, totals.samples, totals.size, mtime=like.mtime, attributes=like.attributes
         )
+
+    def _committed_form(self, heads: list[bytes], values: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Heads and values as the tree keeps them: contents too long for a leaf become chunks."""
+        long = [i for i, value in enumerate(values) if len(value) > INLINE_MAX and heads[i][0] in _CONTENTS]
+        long = [i for i in long if not heads[i][1]]
+        digests = self._objects.put_chunks([values[i] for i in long])
+        kept = list(zip(heads, values, strict=True))
+        for i, digest in zip(long, digests, strict=True):
+            chunk = encode_chunks([ChunkRef(digest, len(values[i]))])
+            kept[i] = (heads[i][:1] + bytes([CHUNKED]) + heads[i][2:], chunk)
+        return kept
 
     def _fold_child(self, txn: Txn, row: Row, folded: Folded) -> tuple[bytes, bytes]:
         child = self._staging.directory(txn, row.staged_id) or StagedDirectory(EMPTY, 0)

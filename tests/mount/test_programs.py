@@ -80,7 +80,9 @@ def test_mv_and_rm(main, tree):
 def test_rsync(main, tree):
     run("rsync", "-aX", f"{tree}/", main / "synced")
     same(tree, main / "synced")
-    assert run("rsync", "-aXi", f"{tree}/", main / "synced") == ""
+    assert os.getxattr(main / "synced" / "old", "user.note") == b"kept"
+    assert run("rsync", "-ai", f"{tree}/", main / "synced") == ""
+    run("rsync", "-aX", f"{tree}/", main / "synced")
     (tree / "old").write_bytes(b"new")
     run("rsync", "-a", "--delete", f"{tree}/", main / "synced")
     same(tree, main / "synced")

@@ -111,3 +111,18 @@ def test_copying_with_everything_works(mount, tmp_path):
     subprocess.run(["cp", "-a", mount.main / "images", mount.main / "copy"], check=True)
     assert os.getxattr(mount.main / "images" / "b.npy", "user.note") == b"n"
     assert (np.load(mount.main / "copy" / "a.npy") == array).all()
+
+
+def test_whatever_is_listed_can_be_read(mount):
+    np.save(mount.main / "images" / "a.npy", np.zeros((8, 8)))
+    os.symlink("x", mount.main / "link")
+
+    def check(top):
+        for path in [top, *top.rglob("*")]:
+            for name in os.listxattr(path, follow_symlinks=False):
+                os.getxattr(path, name, follow_symlinks=False)
+
+    check(mount.main)
+    (mount.main / ".arborfs" / "commit").write_text("one")
+    check(mount.main)
+    check(mount.path / "commits" / "main")
