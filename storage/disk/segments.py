@@ -35,7 +35,6 @@ _RECORD = struct.Struct("<4sBBHIIQ32sQ")
 _MAGIC = b"arb\x01"
 RECORD_SIZE = _RECORD.size + 8
 _CHECK = struct.Struct("<Q")
-_LARGE, _AHEAD = 1 << 17, 1 << 23  # from this length on, a reader in sequence has so much fetched ahead
 _GAP, _SPAN = 4096, 1 << 22  # places this close are read together, this many bytes at most
 
 
@@ -216,7 +215,6 @@ class Segments:
         self.folder = folder
         self._fds: dict[int, int] = {}
         self._lock = threading.Lock()
-        self._last = (0, 0)
 
     def path(self, segment: int, kind: SegmentKind) -> Path:
         """Where the segment's file is, or would be."""
@@ -276,18 +274,9 @@ class Segments:
         if fd is None:
             fd = self._open(place.segment)
         try:
-            if place.length >= _LARGE:
-                self._expect(fd, place)
             return os.pread(fd, place.length, place.offset)
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error
-
-    def _expect(self, fd: int, place: Place) -> None:
-        """Have the kernel fetch what a reader that goes from chunk to chunk wants next."""
-        end = place.offset + place.length
-        if place.segment == self._last[0] and 0 <= place.offset - self._last[1] <= _GAP:
-            os.posix_fadvise(fd, end, _AHEAD, os.POSIX_FADV_WILLNEED)
-        self._last = (place.segment, end)
 
     def _open(self, segment: int) -> int:
         with self._lock:
