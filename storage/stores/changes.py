@@ -152,8 +152,10 @@ class Change:
         """
         group = self._groups[directory]
         fresh = group.base == EMPTY and self._staging.is_empty(self.txn, directory)
+        new_base = group.base == EMPTY
         for name, head, value in rows:
-            if fresh:
+            # Most batches bring new names: those are told apart by one look-up.
+            if fresh or (new_base and name not in group.rows and not self._staging.has(self.txn, directory, name)):
                 group.rows[name] = (head, value)
                 continue
             found = self.find(directory, name)

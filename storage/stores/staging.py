@@ -98,6 +98,10 @@ class Staging:
         data = txn.get(number_key(directory) + name, db=self._index.staged)
         return None if data is None else decode_row(data)
 
+    def has(self, txn: Txn, directory: int, name: bytes) -> bool:
+        """Whether anything is staged for `name`."""
+        return txn.get(directory.to_bytes(8, "big") + name, db=self._index.staged) is not None
+
     def rows(self, txn: Txn, directory: int, after: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """The rows of a staged directory by name, those behind `after` only."""
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory), after):
