@@ -71,7 +71,7 @@ class _Verification:
             if kind == RecordKind.NODE:
                 self._node(decode(data))
             elif kind == RecordKind.COMMIT:
-                self._reference(decode_commit(data).root, f"commit {hexed(digest)}")
+                self._reference(decode_commit(data).root)
         except (ArborError, BadNode) as error:
             self._report(f"object {hexed(digest)} is damaged: {error}", digest, where)
 
@@ -80,9 +80,9 @@ class _Verification:
             self._nodes.update(node.digest(i) for i in range(len(node)))
             return
         for _, head, value in _rows(node):
-            self._reference(decode_entry(head, value), "a tree")
+            self._reference(decode_entry(head, value))
 
-    def _reference(self, entry: Entry, where: str) -> None:
+    def _reference(self, entry: Entry) -> None:
         assert isinstance(entry.value, bytes)
         if entry.kind is Kind.DIRECTORY and entry.root != EMPTY:
             self._nodes.add(entry.root)
@@ -90,7 +90,6 @@ class _Verification:
             self._nodes.add(Digest(entry.value))
         elif entry.flags & CHUNKED:
             self._nodes.update(chunk.digest for chunk in decode_chunks(entry.value))
-        del where
 
     def _check_ends(self) -> None:
         with self._index.read() as txn:

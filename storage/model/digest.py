@@ -20,11 +20,3 @@ def blake(data: bytes | bytearray | memoryview) -> Digest:
 def hexed(digest: Digest) -> str:
     """A digest as 64 hexadecimal digits."""
     return digest.hex()
-
-
-def unhexed(text: str) -> Digest:
-    """The digest written as 64 hexadecimal digits; ValueError for anything else."""
-    digest = bytes.fromhex(text)
-    if len(digest) != DIGEST_SIZE:
-        raise ValueError(f"a digest has {2 * DIGEST_SIZE} hexadecimal digits, not {len(text)}")
-    return Digest(digest)

@@ -6,7 +6,7 @@ Formats stand in storage/FORMAT.md. All values are frozen; decoding checks bound
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -363,8 +363,3 @@ def decode_stage_record(data: bytes | memoryview) -> StageRecord:
         return _stage_decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"a staging record cannot be read: {error}") from error
-
-
-def without_content(entry: Entry) -> Entry:
-    """The entry with what belongs to its old contents taken off: header and shape."""
-    return replace(entry, attributes=replace(entry.attributes, header=None, shape=None))

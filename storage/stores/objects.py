@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
@@ -157,16 +157,6 @@ class Objects:
                 index_object(
                     self._index, txn, record.kind, record.codec, record.raw_length, record.digest, place, check
                 )
-
-    def index_rows(self, txn: Txn, digests: Iterable[Digest]) -> dict[Digest, Place]:
-        """Where the given objects lie, those that are stored."""
-        places = {}
-        for digest in digests:
-            row = txn.get(digest, db=self._index.objects)
-            if row is not None:
-                segment, offset, length, *_ = OBJECT_ROW.unpack(row)
-                places[digest] = Place(segment, offset, length)
-        return places
 
 
 def index_object(
