@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 from storage.disk.segments import SegmentKind
@@ -35,7 +36,7 @@ from storage.stores.contents import (
     store_payload,
     stored_entry,
 )
-from storage.stores.staging import STAGED_ID
+from storage.stores.staging import STAGED_ID, LeafRow
 from storage.tree.node import EMPTY
 from storage.working import Where, WorkingReader, staged_id
 
@@ -313,9 +314,9 @@ class WorkingTree(WorkingReader):
 
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""
-        self._put_encoded(directory, [(name, head, value) for name, value in zip(names, values, strict=True)])
+        self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
 
-    def _put_encoded(self, directory: Path, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+    def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:
             staged = change.directory(directory)
             change.put_many(staged, rows)

@@ -38,6 +38,10 @@ _CHECK = struct.Struct("<Q")
 _GAP, _SPAN = 4096, 1 << 22  # places this close are read together, this many bytes at most
 
 
+checksum: Callable[[bytes | memoryview], int] = xxhash.xxh3_64_intdigest
+"""XXH3-64 (https://github.com/Cyan4973/xxHash) of a stored payload. A name only: a call more costs as much as hashing."""
+
+
 class RecordKind(IntEnum):
     """What a record of a segment holds. Below 16: objects, found by digest. From 16 on: changes, in order of sequence."""
 
@@ -82,15 +86,10 @@ class Found:
     payload: memoryview | None
 
 
-def checksum(data: bytes | memoryview) -> int:
-    """XXH3-64 (https://github.com/Cyan4973/xxHash) of a stored payload."""
-    return xxhash.xxh3_64_intdigest(data)
-
-
 def checksum_parts(parts: Sequence[bytes | memoryview]) -> int:
     """The checksum of the parts joined."""
     if len(parts) == 1:
-        return xxhash.xxh3_64_intdigest(parts[0])
+        return checksum(parts[0])
     state = xxhash.xxh3_64()
     for part in parts:
         state.update(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from storage.disk.index import Index, Txn
@@ -44,7 +44,7 @@ class Found:
 class _Group:
     base: Digest
     path: Path
-    rows: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    rows: dict[bytes, LeafRow] = field(default_factory=dict)
     mtime: int = 0
 
 
@@ -122,8 +122,9 @@ class Change:
         group = self._groups[directory]
         pending = group.rows.get(name)
         if pending is not None:
-            entry = decode_entry(*pending)
-            return None if entry.kind is Kind.REMOVED else Found(entry, pending[0], True)
+            _, head, value = pending
+            entry = decode_entry(head, value)
+            return None if entry.kind is Kind.REMOVED else Found(entry, head, True)
         row = None if directory in self._created else self._staging.row(self.txn, directory, name)
         if row is not None:
             if row.kind is Kind.REMOVED:
@@ -141,9 +142,9 @@ class Change:
 
     def put(self, directory: int, name: bytes, head: bytes, value: bytes) -> None:
         """Stage an entry."""
-        self._groups[directory].rows[name] = (head, value)
+        self._groups[directory].rows[name] = (name, head, value)
 
-    def put_many(self, directory: int, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+    def put_many(self, directory: int, rows: Sequence[LeafRow]) -> None:
         """Stage many entries; those that stand there already with the same contents stay as they are.
 
         Others keep mode, owner and xattrs of what they replace.
@@ -151,18 +152,19 @@ class Change:
         IsADirectory when one would replace a directory.
         """
         group = self._groups[directory]
-        fresh = group.base == EMPTY and self._staging.is_empty(self.txn, directory)
-        new_base = group.base == EMPTY
-        for name, head, value in rows:
-            # Most batches bring new names: those are told apart by one look-up.
-            if fresh or (new_base and name not in group.rows and not self._staging.has(self.txn, directory, name)):
-                group.rows[name] = (head, value)
-                continue
-            found = self.find(directory, name)
+        names = [row[0] for row in rows]
+        # Most batches bring new names: those are told apart in one step.
+        staged = self._staging.staged_among(self.txn, directory, names) | group.rows.keys()
+        if group.base == EMPTY and not staged:
+            group.rows.update(zip(names, rows, strict=True))
+            return
+        for row in rows:
+            name, head, value = row
+            found = self.find(directory, name) if group.base != EMPTY or name in staged else None
             if found is None:
-                group.rows[name] = (head, value)
+                group.rows[name] = row
             elif not self._same(found, name, head, value):
-                group.rows[name] = (_with_kept(head, found.entry), value)
+                group.rows[name] = (name, _with_kept(head, found.entry), value)
 
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
         if found.entry.is_directory:
@@ -179,7 +181,7 @@ class Change:
 
         The row is needed even where the base has no such name: a commit may just be putting it there.
         """
-        self._groups[directory].rows[name] = (REMOVED_HEAD, b"")
+        self._groups[directory].rows[name] = (name, REMOVED_HEAD, b"")
 
     def drop(self, found: Found) -> None:
         """Forget a staged directory that is removed or replaced."""
@@ -212,7 +214,7 @@ class Change:
         blocks: list[bytes] = []
         heads = []
         for directory, group in groups.items():
-            rows: list[LeafRow] = [(name, *group.rows[name]) for name in sorted(group.rows)]
+            rows = [group.rows[name] for name in sorted(group.rows)]
             block = encode_leaf(rows)
             leaves.append(rows)
             blocks.append(block)
@@ -245,7 +247,7 @@ def value_offsets(start: int, blocks: list[bytes], leaves: list[list[LeafRow]]) 
     offsets = []
     for block, rows in zip(blocks, leaves, strict=True):
         start += len(block)
-        offsets.append(start - sum(len(value) for _, _, value in rows))
+        offsets.append(start - sum([len(row[2]) for row in rows]))
     return offsets
 
 

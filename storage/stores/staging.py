@@ -98,9 +98,11 @@ class Staging:
         data = txn.get(number_key(directory) + name, db=self._index.staged)
         return None if data is None else decode_row(data)
 
-    def has(self, txn: Txn, directory: int, name: bytes) -> bool:
-        """Whether anything is staged for `name`."""
-        return txn.get(directory.to_bytes(8, "big") + name, db=self._index.staged) is not None
+    def staged_among(self, txn: Txn, directory: int, names: Sequence[bytes]) -> set[bytes]:
+        """Those of `names` for which anything is staged."""
+        prefix = number_key(directory)
+        with txn.cursor(db=self._index.staged) as cursor:
+            return {key[8:] for key, _ in cursor.getmulti([prefix + name for name in names])}
 
     def rows(self, txn: Txn, directory: int, after: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """The rows of a staged directory by name, those behind `after` only."""
@@ -112,10 +114,6 @@ class Staging:
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory)):
             if data[ROW.size] == Kind.STAGED or ROW.unpack_from(data)[0] > upto:
                 yield key[8:], decode_row(data)
-
-    def is_empty(self, txn: Txn, directory: int) -> bool:
-        """Whether a directory has no staged rows."""
-        return next(self._index.scan(txn, self._index.staged, number_key(directory)), None) is None
 
     def directory(self, txn: Txn, directory: int) -> StagedDirectory | None:
         """A staged directory, None when it is gone."""
