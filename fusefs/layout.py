@@ -68,22 +68,16 @@ class Owner:
     gid: int
 
 
-_KIND_BITS = {
+_TYPES = {
     Kind.SAMPLE: (stat.S_IFREG, FILE_MODE),
     Kind.FILE: (stat.S_IFREG, FILE_MODE),
     Kind.SYMLINK: (stat.S_IFLNK, SYMLINK_MODE),
     Kind.DIRECTORY: (stat.S_IFDIR, DIRECTORY_MODE),
     Kind.STAGED: (stat.S_IFDIR, DIRECTORY_MODE),
 }
-_PLAIN_MODES = {kind: bits | mode for kind, (bits, mode) in _KIND_BITS.items()}
-
-
-def entry_mode(entry: Entry) -> int:
-    """Type and permission bits of an entry."""
-    mode = entry.attributes.mode
-    if mode is None:
-        return _PLAIN_MODES[entry.kind]
-    return _KIND_BITS[entry.kind][0] | mode
+# By the number of the kind: looking up an enum in a dict runs Python code, and every stat comes here.
+_TYPE_BITS = [_TYPES.get(kind, (0, 0))[0] for kind in Kind]
+_PLAIN_MODES = [sum(_TYPES.get(kind, (0, 0))) for kind in Kind]
 
 
 def entry_stat(
@@ -93,10 +87,10 @@ def entry_stat(
 
     A directory has one link, which tells programs that its subdirectories are not counted, and no size of its own.
     """
-    attributes = entry.attributes
+    attributes, kind = entry.attributes, entry.kind
     return Stat(
         ino,
-        entry_mode(entry),
+        _PLAIN_MODES[kind] if attributes.mode is None else _TYPE_BITS[kind] | attributes.mode,
         0 if entry.is_directory else entry.size,
         entry.mtime or when,
         owner.uid if attributes.uid is None else attributes.uid,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from fusefs import xattrs
 from fusefs.buffers import Buffer, Room
@@ -87,8 +88,8 @@ class Placed(Node):
 
     def stat(self) -> Stat:
         """What stat says."""
-        there = self.branch
-        return entry_stat(self.ino, self.current(), there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
+        there, entry = self.branch, self.entry or self.current()
+        return entry_stat(self.ino, entry, there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
 
     def attach(self) -> None:
         """From now on a lookup of the name gives this node."""
@@ -197,8 +198,8 @@ class WorkingFile(Placed):
 
     def stat(self) -> Stat:
         """What stat says: of what was written, where that is not staged yet."""
-        found = super().stat()
-        buffer = self.buffer
+        there, buffer, entry = self.branch, self.buffer, self.entry or self.current()
+        found = entry_stat(self.ino, entry, there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
         if buffer is not None and buffer.changed:
             return found._replace(size=buffer.size, mtime=buffer.mtime)
         return found
@@ -216,7 +217,7 @@ class WorkingFile(Placed):
 
     def _load(self) -> None:
         entry, content = self.branch.tree.open(self.path)
-        if self.entry is not None and not same_contents(self.entry, entry):
+        if self.entry is not None and entry != self.entry and not same_contents(self.entry, entry):
             self.vanish(Gone.REPLACED)
             raise Stale("another process has replaced the file")
         self.entry, self.content = entry, content

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from storage.disk import files
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.locks import Owner, Presence
 from storage.disk.segments import FORMAT_VERSION, SegmentKind, Segments
 from storage.errors import (
@@ -356,12 +356,12 @@ class Engine:
     def generation(self) -> int:
         """A number that grows with every change by any process."""
         with self._index.read() as txn:
-            return self._index.number(txn, b"generation")
+            return self._index.number(txn, GENERATION)
 
     def changes(self, since: int) -> tuple[int, list[TreeChange] | None]:
         """The generation now, and what other engines changed since; None when that is too long ago to know."""
         with self._index.read() as txn:
-            now = self._index.number(txn, b"generation")
+            now = self._index.number(txn, GENERATION)
             if now == since:
                 return now, []
             rows = [

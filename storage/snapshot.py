@@ -71,10 +71,11 @@ class Snapshot:
 
     def locate(self, directory: Digest, name: bytes) -> tuple[int, Entry]:
         """An entry of the directory with that root, and its rank there. NotFound."""
-        found = read.get(self._objects.node, directory, name) if directory != EMPTY else None
+        found = read.locate(self._objects.node, directory, name)
         if found is None:
             raise NotFound(f"there is no {path_text((name,))} there")
-        return read.rank(self._objects.node, directory, name), decode_entry(*found)
+        rank, head, value = found
+        return rank, decode_entry(head, value)
 
     def at(self, directory: Digest, rank: int) -> tuple[bytes, Entry]:
         """The entry of that rank, counted from 0 in the order of names."""

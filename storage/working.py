@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
-from storage.disk.index import Index, Txn
+from msgspec.structs import replace
+
+from storage.disk.index import GENERATION, Index, Txn
 from storage.errors import (
     Corrupt,
     IsADirectory,
@@ -70,7 +72,7 @@ class WorkingReader:
     def __init__(self, parts: Parts, branch: str) -> None:
         self.branch = branch
         self._p = parts
-        self._known: tuple[int, dict[Path, Where]] = (-1, {})
+        self._known: tuple[bytes | None, dict[Path, Where]] = (b"", {})
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path` as staged or committed; () is the root. NotFound, NotADirectory."""
@@ -79,14 +81,19 @@ class WorkingReader:
 
     def open(self, path: Path) -> tuple[Entry, Content]:
         """A file or sample and what it holds; the content stays readable whatever happens to the tree."""
+        if not path:
+            raise IsADirectory("the root of a branch is a directory")
+        parts = self._p
         for attempt in range(_TRIES):
-            with self._p.index.read() as txn:
-                entry = self._entry(txn, path)
-                schema = self._where(txn, path[:-1]).schema
+            with parts.index.read() as txn:
+                where = self._where(txn, path[:-1])
+                entry = self._find(txn, where, path[-1])
+            if entry is None:
+                raise NotFound(f"there is no {path_text(path)} on branch {self.branch!r}")
             if entry.is_directory:
                 raise IsADirectory(f"{path_text(path)} is a directory")
             try:
-                return entry, self.content(entry, schema)
+                return entry, open_content(parts.objects, entry, parts.staging.value(entry.value), where.schema)
             except Corrupt:
                 # The journal went between the two steps because its rows were committed: the next look finds them there.
                 if attempt == _TRIES - 1:
@@ -150,7 +157,7 @@ class WorkingReader:
         return replace(entry, mtime=known.mtime or entry.mtime)
 
     def _where(self, txn: Txn, path: Path) -> Where:
-        generation = self._p.index.number(txn, b"generation")
+        generation = txn.get(GENERATION, db=self._p.index.meta)
         seen, known = self._known
         if seen != generation:
             known = {}
@@ -189,7 +196,7 @@ class WorkingReader:
         return self._base_entry(where.base, name)
 
     def _base_entry(self, base: Digest, name: bytes) -> Entry | None:
-        found = read.get(self._p.objects.node, base, name) if base != EMPTY else None
+        found = read.get(self._p.objects.node, base, name)
         return None if found is None else decode_entry(*found)
 
     def _staged_entry(self, txn: Txn, row: Row) -> Entry:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
+from msgspec.structs import replace
+
+from storage.disk.index import GENERATION, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
     Exists,
@@ -52,13 +55,13 @@ class WorkingTree(WorkingReader):
     def _change(self) -> Iterator[Change]:
         p = self._p
         with p.log.change(SegmentKind.JOURNAL) as txn:
-            before = p.index.number(txn, b"generation")
+            before = txn.get(GENERATION, db=p.index.meta)
             change = Change(p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch)
             yield change
             generation = change.write(p.origin)
         seen, known = self._known
         if seen == before and not change.structural:
-            self._known = (generation, known)
+            self._known = (number_key(generation), known)
 
     def put_file(
         self, path: Path, source: Source, *, attributes: Attributes | None = None, mtime: int | None = None

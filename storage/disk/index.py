@@ -38,6 +38,8 @@ class Txn(Protocol):
 
 
 MAP_SIZE = 1 << 40
+GENERATION = b"generation"
+"""The counter, in the table `meta`, that grows with every change of a working tree or ref."""
 _TABLES = ("meta", "objects", "commits", "refs", "operations", "staged", "directories", "changes", "ends", "journals")
 _NUMBER = 8
 _Key = tuple[int, int, int]
@@ -164,7 +166,9 @@ class _Snapshot:
         self._index = index
 
     def __enter__(self) -> Txn:
-        self._txn = self._index.environment().begin()
+        index = self._index
+        environment = index._env if index._pid == os.getpid() else index.environment()
+        self._txn = environment.begin()
         return cast(Txn, self._txn)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

@@ -77,7 +77,7 @@ class _Verification:
 
     def _node(self, node: object) -> None:
         if isinstance(node, Inner):
-            self._nodes.update(node.digest(i) for i in range(len(node)))
+            self._nodes.update(node.digests)
             return
         for _, head, value in _rows(node):
             self._reference(decode_entry(head, value))

@@ -3,53 +3,65 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Cache(Generic[K, V]):
-    """Keeps what was used lately, up to about `limit` bytes. Thread-safe; a hit costs one or two dict lookups.
+class Cache(dict[K, V]):
+    """Keeps what was used lately, up to about `limit` bytes; `cache[key]` loads what is not kept. Thread-safe.
+
+    `load` gives a value and how many bytes it takes.
 
     Two generations: when the young one holds half the limit it becomes the old one, and the old one is forgotten. What
-    is found in the old one moves to the young one.
+    is found in the old one moves to the young one. The young one is the dict itself: a hit runs no Python code.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, load: Callable[[K], tuple[V, int]]) -> None:
+        super().__init__()
+        self._load = load
         self._half = limit // 2
-        self._young: dict[K, tuple[V, int]] = {}
-        self._old: dict[K, tuple[V, int]] = {}
         self._held = 0
+        self._sizes: dict[K, int] = {}
+        self._old: dict[K, V] = {}
+        self._old_sizes: dict[K, int] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: K) -> V | None:
-        """The value kept under `key`, or None."""
-        found = self._young.get(key)
-        if found is not None:
-            return found[0]
-        found = self._old.get(key)
+    def __missing__(self, key: K) -> V:
+        """Load what is not kept."""
+        found = self.find(key)
         if found is None:
-            return None
-        self.put(key, *found)
-        return found[0]
+            found, size = self._load(key)
+            self.put(key, found, size)
+        return found
+
+    def find(self, key: K) -> V | None:
+        """The value kept under `key`, or None."""
+        found = self.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            found, size = self._old.get(key), self._old_sizes.get(key, 0)
+        if found is not None:
+            self.put(key, found, size)
+        return found
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep `value`, which takes `size` bytes."""
         with self._lock:
-            if key in self._young:
+            if key in self._sizes:
                 return
             if self._held + size > self._half:
-                self._old, self._young, self._held = self._young, {}, 0
-            self._young[key] = (value, size)
+                # Whoever looks meanwhile finds in the old one what the young one lacks already.
+                self._old, self._old_sizes = dict(self), self._sizes
+                self.clear()
+                self._sizes, self._held = {}, 0
+            self[key] = value
+            self._sizes[key] = size
             self._held += size
 
-    def __contains__(self, key: K) -> bool:
-        """Whether get would find something."""
-        return key in self._young or key in self._old
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._young, self._old, self._held = {}, {}, 0
+    def __contains__(self, key: object) -> bool:
+        """Whether find would find something."""
+        return super().__contains__(key) or key in self._old

@@ -36,11 +36,12 @@ INDIRECT = 2
 """Flag: the value is the digest of an object that holds the list of chunks."""
 
 KINDS = {int(kind): kind for kind in Kind}
+# Naming a member of an enum costs as much as a call, and every look-up comes here.
+_DIRECTORY, _STAGED = Kind.DIRECTORY, Kind.STAGED
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What the samples of a dataset look like.
+class Schema(msgspec.Struct, frozen=True, array_like=True):
+    """What the samples of a dataset look like. Its fields in this order are what is stored.
 
     `dtype` is numpy's `dtype.str`; `shape` the shape of every sample, or the largest one where `variable`.
     `uuid` tells datasets apart, `hash` tells schemas apart.
@@ -61,8 +62,12 @@ class Schema:
         return b".npy"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={"mode": "m", "uid": "u", "gid": "g", "xattrs": "x", "header": "h", "shape": "s", "schema": "d"},
+):
     """What is kept of an entry beside its contents, where it differs from the default.
 
     `mode` has permission bits only; `header` is an unusual .npy header, kept so that the file reads back the same;
@@ -90,8 +95,7 @@ class Place(NamedTuple):
     check: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One name's worth of a directory.
 
     `size` is in bytes: of the file form (samples, files), of the target (symlinks), of everything below
@@ -109,7 +113,7 @@ class Entry:
     @property
     def is_directory(self) -> bool:
         """Whether names can stand below this entry."""
-        return self.kind is Kind.DIRECTORY or self.kind is Kind.STAGED
+        return self.kind is _DIRECTORY or self.kind is _STAGED
 
     @property
     def schema(self) -> Schema | None:
@@ -143,41 +147,13 @@ def directory_entry(
     return Entry(Kind.DIRECTORY, size, mtime, attributes, 0, value)
 
 
-class _Schema(msgspec.Struct, array_like=True, frozen=True):
-    kind: str
-    dtype: str
-    shape: tuple[int, ...]
-    variable: bool
-    named: bool
-    compression: str
-    uuid: str
-    hash: str
-
-
-class _Attributes(msgspec.Struct, omit_defaults=True, frozen=True):
-    m: int | None = None
-    u: int | None = None
-    g: int | None = None
-    x: tuple[tuple[bytes, bytes], ...] = ()
-    h: bytes | None = None
-    s: tuple[int, ...] | None = None
-    d: _Schema | None = None
-
-
 _encoder = msgspec.msgpack.Encoder()
-_attributes_decoder = msgspec.msgpack.Decoder(_Attributes)
+_attributes_decoder = msgspec.msgpack.Decoder(Attributes)
 
 
 def encode_attributes(attributes: Attributes) -> bytes:
     """Attributes as bytes; nothing for the default ones."""
-    if attributes == PLAIN:
-        return b""
-    a = attributes
-    schema = None
-    if a.schema is not None:
-        s = a.schema
-        schema = _Schema(s.kind, s.dtype, s.shape, s.variable, s.named, s.compression, s.uuid, s.hash)
-    return _encoder.encode(_Attributes(a.mode, a.uid, a.gid, a.xattrs, a.header, a.shape, schema))
+    return b"" if attributes is PLAIN or attributes == PLAIN else _encoder.encode(attributes)
 
 
 def decode_attributes(data: bytes) -> Attributes:
@@ -185,14 +161,9 @@ def decode_attributes(data: bytes) -> Attributes:
     if not data:
         return PLAIN
     try:
-        a = _attributes_decoder.decode(data)
+        return _attributes_decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"attributes cannot be read: {error}") from error
-    schema = None
-    if a.d is not None:
-        d = a.d
-        schema = Schema(d.kind, d.dtype, d.shape, d.variable, d.named, d.compression, d.uuid, d.hash)
-    return Attributes(a.m, a.u, a.g, a.x, a.h, a.s, schema)
 
 
 def encode_head(entry: Entry) -> bytes:
@@ -215,7 +186,7 @@ def decode_entry(head: bytes, value: bytes | Place) -> Entry:
         raise Corrupt("the head of an entry cannot be read") from error
     if extra != len(head) - HEAD.size:
         raise Corrupt("the head of an entry has the wrong length")
-    if known is Kind.DIRECTORY and len(value if isinstance(value, bytes) else b"") != DIRECTORY_VALUE.size:
+    if known is _DIRECTORY and len(value if isinstance(value, bytes) else b"") != DIRECTORY_VALUE.size:
         raise Corrupt("the entry of a directory has the wrong length")
     attributes = decode_attributes(head[HEAD.size :]) if extra else PLAIN
     return Entry(known, size, mtime, attributes, flags, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from storage.errors import Corrupt
 from storage.model.chunking import (
@@ -34,13 +35,10 @@ class Content:
         self._objects = objects
         self._head = head
         self._inline = inline
-        self._starts: list[int] = []
-        at = len(head)
-        for chunk in chunks:
-            self._starts.append(at)
-            at += chunk.length
-        if not chunks:
-            at += len(inline)
+        self._starts: Sequence[int] = ()
+        at = len(head) + len(inline)
+        if chunks:
+            *self._starts, at = accumulate((chunk.length for chunk in chunks), initial=at)
         if at != size:
             raise Corrupt(f"an entry says it has {size} bytes, its contents have {at}")
 

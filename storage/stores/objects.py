@@ -14,11 +14,12 @@ from storage.model.chunking import pack, unpack
 from storage.model.digest import Digest, blake, hexed
 from storage.model.records import Commit, Place, decode_commit, encode_commit
 from storage.stores.log import Log
-from storage.tree.node import BadNode, Inner, Leaf, decode
+from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
 NODE_CACHE = 64 << 20
 CHUNK_CACHE = 96 << 20
+COMMIT_CACHE = 4 << 20
 
 Node = Leaf | Inner
 
@@ -35,9 +36,11 @@ class Objects:
         self._index = index
         self._segments = segments
         self._log = log
-        self._nodes: Cache[Digest, Node] = Cache(NODE_CACHE)
-        self._chunks: Cache[Digest, bytes | memoryview] = Cache(CHUNK_CACHE)
-        self._commits: Cache[Digest, Commit] = Cache(4 << 20)
+        self._nodes: Cache[Digest, Node] = Cache(NODE_CACHE, self._load_node)
+        self._chunks: Cache[Digest, bytes | memoryview] = Cache(CHUNK_CACHE, self._load_chunk)
+        self._commits: Cache[Digest, Commit] = Cache(COMMIT_CACHE, self._load_commit)
+        self.node: Load = self._nodes.__getitem__
+        """A decoded tree node."""
         self._loading: dict[Digest, threading.Event] = {}
         self._lock = threading.Lock()
 
@@ -66,7 +69,7 @@ class Objects:
 
     def chunk(self, digest: Digest) -> bytes | memoryview:
         """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
-        found = self._chunks.get(digest)
+        found = self._chunks.find(digest)
         if found is not None:
             return found
         with self._lock:
@@ -75,42 +78,39 @@ class Objects:
                 self._loading[digest] = threading.Event()
         if loaded is not None:  # another thread is at it: readers in sequence ask for both halves of a chunk at once
             loaded.wait()
-            return self._chunks.get(digest) or self.get(digest)
+            return self._chunks[digest]
         try:
-            found = self.get(digest)
-            self._chunks.put(digest, found, len(found))
-            return found
+            return self._chunks[digest]
         finally:
             with self._lock:
                 self._loading.pop(digest).set()
+
+    def _load_chunk(self, digest: Digest) -> tuple[bytes | memoryview, int]:
+        found = self.get(digest)
+        return found, len(found)
 
     def has_in_memory(self, digest: Digest) -> bool:
         """Whether `chunk` would answer from memory."""
         return digest in self._chunks
 
-    def node(self, digest: Digest) -> Node:
-        """A decoded tree node."""
-        node = self._nodes.get(digest)
-        if node is None:
-            data = bytes(self.get(digest))
-            try:
-                node = decode(data)
-            except BadNode as error:
-                raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
-            self._nodes.put(digest, node, len(data) + 500)
-        return node
+    def _load_node(self, digest: Digest) -> tuple[Node, int]:
+        data = bytes(self.get(digest))
+        try:
+            node = decode(data)
+        except BadNode as error:
+            raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
+        return node, len(data) + 100 * len(node) + 500
 
     def commit(self, digest: Digest) -> Commit:
         """A commit record; NotFound when the digest is not that of a commit."""
-        found = self._commits.get(digest)
-        if found is None:
-            with self._index.read() as txn:
-                if txn.get(digest, db=self._index.commits) is None:
-                    raise NotFound(f"no commit {hexed(digest)} is stored here")
-            data = bytes(self.get(digest))
-            found = decode_commit(data)
-            self._commits.put(digest, found, len(data) + 500)
-        return found
+        return self._commits[digest]
+
+    def _load_commit(self, digest: Digest) -> tuple[Commit, int]:
+        with self._index.read() as txn:
+            if txn.get(digest, db=self._index.commits) is None:
+                raise NotFound(f"no commit {hexed(digest)} is stored here")
+        data = bytes(self.get(digest))
+        return decode_commit(data), len(data) + 500
 
     def put_nodes(self, fresh: Sequence[tuple[Digest, bytes]]) -> None:
         """Store tree nodes."""

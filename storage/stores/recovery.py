@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.disk import files
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.segments import (
     FILE_SIZE,
     Found,
@@ -115,7 +115,7 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
         index.set_number(txn, b"sequence", max((change.sequence for change in changes), default=0))
         index.set_number(txn, b"directory", last_directory)
         index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
-        index.set_number(txn, b"generation", 1)
+        index.set_number(txn, GENERATION, 1)
         _drop_orphans(index, txn, staging)
     report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
 

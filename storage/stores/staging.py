@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.segments import Segments, checksum
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
@@ -236,7 +236,7 @@ def note_change(
     index: Index, txn: Txn, origin: bytes, changes: Sequence[tuple[str, list[bytes], list[bytes] | None]]
 ) -> int:
     """Tell other processes what changed; the new generation. Only the latest changes are kept."""
-    generation = index.next_number(txn, b"generation")
+    generation = index.next_number(txn, GENERATION)
     row = msgspec.msgpack.encode((origin, changes))
     txn.put(number_key(generation), row, db=index.changes)
     if generation > KEPT_CHANGES:

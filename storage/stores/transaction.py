@@ -12,8 +12,10 @@ A crash between any two steps leaves the branch as it was before or as it is aft
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec.structs import replace
 
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone

@@ -60,7 +60,7 @@ class _Side:
         _, digest = self.nodes.pop()
         node = self._load(digest)
         if isinstance(node, Inner):
-            self.nodes += [(node.level - 1, node.digest(i)) for i in reversed(range(len(node)))]
+            self.nodes += [(node.level - 1, node.digests[i]) for i in reversed(range(len(node)))]
         else:
             self.rows = list(node.rows())
             self.rows.reverse()

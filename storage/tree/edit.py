@@ -83,7 +83,7 @@ def _collapsed(load: Load, root: Digest, fresh: dict[Digest, bytes]) -> Digest:
         if not isinstance(node, Inner) or len(node) > 1:
             return root
         fresh.pop(root, None)
-        root = node.digest(0)
+        root = node.digests[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class _Level:
     def digest(self) -> Digest:
         """The digest of the node."""
         parent, i = self._path[-1] if self._path else (None, 0)
-        return self._root if parent is None else parent.digest(i)
+        return self._root if parent is None else parent.digests[i]
 
     def seek(self, key: bytes) -> Node:
         """Go to the node that holds `key` or would hold it."""
@@ -180,7 +180,7 @@ class _Level:
         return node
 
     def _child(self, parent: Inner, i: int) -> Node:
-        node = self._load(parent.digest(i))
+        node = self._load(parent.digests[i])
         if node.level != parent.level - 1:
             raise BadNode(f"a node of level {node.level} stands below one of level {parent.level}")
         # Without this, a forged map could hold up the walk for ever.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import ge
@@ -67,7 +67,7 @@ NO_SUMS = Sums(0, 0, 0)
 class Leaf:
     """Rows in the order of their keys. Indices are 0 to len - 1, unchecked. Immutable; safe for many threads."""
 
-    __slots__ = ("_length", "_offsets", "raw")
+    __slots__ = ("_keys", "_length", "_offsets", "raw")
 
     level: ClassVar[int] = 0
 
@@ -76,6 +76,7 @@ class Leaf:
         self._length = length
         # Keys' offsets, then heads', then values': length + 1 of each.
         self._offsets = _numbers(raw, _PREFIX.size, 3 * (length + 1), "I")
+        self._keys: list[bytes] | None = None
 
     def __len__(self) -> int:
         """How many rows."""
@@ -87,36 +88,31 @@ class Leaf:
 
     last_key = key  # a row is its own last one: what an inner node answers, too
 
-    def head(self, i: int) -> bytes:
-        """The head of row `i`."""
-        i += self._length + 1
-        return self.raw[self._offsets[i] : self._offsets[i + 1]]
-
-    def value(self, i: int) -> bytes:
-        """The value of row `i`."""
-        i += 2 * self._length + 2
-        return self.raw[self._offsets[i] : self._offsets[i + 1]]
-
     def row(self, i: int) -> Row:
         """Row `i`."""
-        return self.key(i), self.head(i), self.value(i)
+        return (self.key(i), *self.contents(i))
 
     def bisect(self, key: bytes) -> int:
         """How many keys are less than `key`."""
-        raw, offsets = self.raw, self._offsets
-        low, high = 0, self._length
-        while low < high:
-            middle = (low + high) >> 1
-            if raw[offsets[middle] : offsets[middle + 1]] < key:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        # Two threads may both make the list: the same one.
+        if self._keys is None:
+            self._keys = self._column(0, 0)
+        return bisect_left(self._keys, key)
 
     def find(self, key: bytes) -> int:
         """The index of the row with that key, -1 if there is none."""
-        i = self.bisect(key)
-        return i if i < self._length and self.key(i) == key else -1
+        if self._keys is None:
+            self._keys = self._column(0, 0)
+        i = bisect_left(self._keys, key)
+        return i if i < self._length and self._keys[i] == key else -1
+
+    def contents(self, i: int) -> tuple[bytes, bytes]:
+        """Head and value of row `i`."""
+        raw, offsets = self.raw, self._offsets
+        i += self._length + 1
+        head = raw[offsets[i] : offsets[i + 1]]
+        i += self._length + 1
+        return head, raw[offsets[i] : offsets[i + 1]]
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
@@ -135,10 +131,10 @@ class Leaf:
 class Inner:
     """Children in the order of their keys, at least one. Indices as in a leaf. Safe for many threads.
 
-    `keys[i]` is the last key in child `i`.
+    `keys[i]` is the last key in child `i`, `digests[i]` its digest.
     """
 
-    __slots__ = ("_digests", "_prefix", "_sums", "keys", "level")
+    __slots__ = ("_prefix", "_sums", "digests", "keys", "level")
 
     def __init__(self, raw: bytes, level: int, length: int) -> None:
         self.level = level
@@ -148,7 +144,7 @@ class Inner:
         at += 4 * (length + 1)
         self._sums = _numbers(raw, at, 3 * length, "Q")
         at += 24 * length
-        self._digests = raw[at : at + DIGEST_SIZE * length]
+        self.digests = [Digest(raw[i : i + DIGEST_SIZE]) for i in range(at, at + DIGEST_SIZE * length, DIGEST_SIZE)]
         self._prefix: list[int] | None = None
 
     def __len__(self) -> int:
@@ -159,10 +155,6 @@ class Inner:
         """The last key in child `i`."""
         return self.keys[i]
 
-    def digest(self, i: int) -> Digest:
-        """The digest of child `i`."""
-        return Digest(self._digests[DIGEST_SIZE * i : DIGEST_SIZE * (i + 1)])
-
     def sums(self, i: int) -> Sums:
         """What lies below child `i`."""
         length = len(self.keys)
@@ -170,7 +162,7 @@ class Inner:
 
     def child(self, i: int) -> Child:
         """Child `i`."""
-        return Child(self.keys[i], self.digest(i), self.sums(i))
+        return Child(self.keys[i], self.digests[i], self.sums(i))
 
     def total(self) -> Sums:
         """What lies below all children."""

@@ -21,9 +21,9 @@ def get(load: Load, root: Digest, key: bytes) -> tuple[bytes, bytes] | None:
         i = bisect_left(node.keys, key)
         if i == len(node.keys):
             return None
-        node = load(node.digest(i))
+        node = load(node.digests[i])
     i = node.find(key)
-    return None if i < 0 else (node.head(i), node.value(i))
+    return None if i < 0 else node.contents(i)
 
 
 def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
@@ -37,7 +37,7 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
         if i == len(node.keys):
             return
         path.append((node, i + 1))
-        node = load(node.digest(i))
+        node = load(node.digests[i])
     i = node.bisect(after)
     yield from node.rows(i + (i < len(node) and node.key(i) == after))
     yield from _rows_behind(load, path)
@@ -48,20 +48,20 @@ def sums(load: Load, root: Digest) -> Sums:
     return NO_SUMS if root == EMPTY else load(root).total()
 
 
-def rank(load: Load, root: Digest, key: bytes) -> int:
-    """How many keys come before `key`, which must be there: -1 if it is not."""
+def locate(load: Load, root: Digest, key: bytes) -> tuple[int, bytes, bytes] | None:
+    """How many keys come before `key`, and the head and value of its row; None if it is not there."""
     if root == EMPTY:
-        return -1
+        return None
     before = 0
     node = load(root)
     while isinstance(node, Inner):
         i = bisect_left(node.keys, key)
         if i == len(node.keys):
-            return -1
+            return None
         before += node.before(i)
-        node = load(node.digest(i))
+        node = load(node.digests[i])
     i = node.find(key)
-    return -1 if i < 0 else before + i
+    return None if i < 0 else (before + i, *node.contents(i))
 
 
 def at(load: Load, root: Digest, rank: int) -> Row:
@@ -96,7 +96,7 @@ def _locate(load: Load, root: Digest, rank: int) -> tuple[Leaf, int, _Path]:
             break
         i -= node.before(child)
         path.append((node, child + 1))
-        node = load(node.digest(child))
+        node = load(node.digests[child])
     if isinstance(node, Leaf) and 0 <= i < len(node):
         return node, i, path
     if path:
@@ -110,8 +110,8 @@ def _rows_behind(load: Load, path: _Path) -> Iterator[Row]:
         if i == len(parent.keys):
             continue
         path.append((parent, i + 1))
-        node = load(parent.digest(i))
+        node = load(parent.digests[i])
         while isinstance(node, Inner):
             path.append((node, 1))
-            node = load(node.digest(0))
+            node = load(node.digests[0])
         yield from node.rows()

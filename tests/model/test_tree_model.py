@@ -11,7 +11,7 @@ from storage.model.digest import blake
 from storage.tree.diff import diff
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY, BadNode, Inner, decode, encode_leaf
-from storage.tree.read import at, get, rank, rows, rows_at, sums
+from storage.tree.read import at, get, locate, rows, rows_at, sums
 
 KEYS = st.one_of(st.integers(0, 3000).map(lambda i: b"%d" % i), st.binary(min_size=1, max_size=12))
 VALUES = st.one_of(st.binary(max_size=20), st.integers(0, 4096).map(bytes))
@@ -91,14 +91,14 @@ def test_reading_by_key_rank_and_position(size):
     for position in range(0, size, max(size // 50, 1)):
         key = keys[position]
         assert get(store.load, root, key) == (head(model[key]), model[key])
-        assert rank(store.load, root, key) == position
+        assert locate(store.load, root, key) == (position, head(model[key]), model[key])
         assert at(store.load, root, position)[0] == key
         assert [row[0] for row, _ in zip(rows_at(store.load, root, position), range(9), strict=False)] == keys[
             position:
         ][:9]
         assert next((row[0] for row in rows(store.load, root, key)), None) == (keys[position + 1 :] or [None])[0]
     assert get(store.load, root, b"missing") is None
-    assert rank(store.load, root, b"missing") == -1
+    assert locate(store.load, root, b"missing") is None
 
 
 def test_one_change_in_many_touches_a_path_only():
