@@ -193,7 +193,8 @@ class WorkingReader:
             row = self._p.staging.row(txn, where.staged, name)
             if row is not None:
                 return None if row.kind is Kind.REMOVED else self._staged_entry(txn, row)
-        return self._base_entry(where.base, name)
+        found = read.get(self._p.objects.node, where.base, name)
+        return None if found is None else decode_entry(*found)
 
     def _base_entry(self, base: Digest, name: bytes) -> Entry | None:
         found = read.get(self._p.objects.node, base, name)

@@ -101,10 +101,13 @@ class Content:
 
 def open_content(objects: Objects, entry: Entry, value: bytes, schema: Schema | None) -> Content:
     """The contents of an entry whose value is `value`, under the schema of its directory."""
-    head = file_header(schema, entry.attributes) if entry.kind is Kind.SAMPLE else entry.attributes.header or b""
-    if not entry.flags & FLAGS:
+    attributes, flags = entry.attributes, entry.flags
+    head = attributes.header
+    if head is None:
+        head = file_header(schema, attributes) if entry.kind is Kind.SAMPLE else b""
+    if not flags & FLAGS:
         return Content(objects, entry.size, head, value, ())
-    return Content(objects, entry.size, head, b"", _chunks(objects, entry.flags, value))
+    return Content(objects, entry.size, head, b"", _chunks(objects, flags, value))
 
 
 def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview:
