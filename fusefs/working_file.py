@@ -208,7 +208,10 @@ class WorkingFile(Placed):
 
     def open(self, flags: int) -> Handle:
         """Open for reading and writing. Stale where another process has just replaced it: then it is a new inode."""
-        if not self.handles and not self.gone:
+        if self.gone is Gone.REPLACED or (self.gone and not self.handles):
+            # The kernel may not have heard of it yet: it looks the name up again, and finds the new inode.
+            raise Stale("another process has removed or replaced the file")
+        if not self.gone and not self.unstaged:
             self._load()
         if flags & os.O_TRUNC:
             self._truncate(0)
@@ -220,7 +223,8 @@ class WorkingFile(Placed):
         if self.entry is not None and entry != self.entry and not same_contents(self.entry, entry):
             self.vanish(Gone.REPLACED)
             raise Stale("another process has replaced the file")
-        self.entry, self.content = entry, content
+        if not self.handles:
+            self.entry, self.content = entry, content
 
     def close(self) -> bool:
         """One handle less. After the last one the buffer goes; whether it was refused and its bytes are kept aside."""

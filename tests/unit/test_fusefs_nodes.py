@@ -158,6 +158,28 @@ class TestWorkingTrees:
         assert seen == [b"%04d" % number for number in range(1200)]
         assert len(names(listing)) == 1188
 
+    def test_a_replaced_file_is_not_opened_again(self, root, engine):
+        """Not even while the kernel has not heard of it: there is nothing behind the node any more."""
+        put(engine, "f", b"one")
+        node = root.child(b"f")
+        self.table.remember(node)
+        put(engine, "f", b"another")
+        list(root.recheck(b"f"))
+        with pytest.raises(Stale):
+            node.open(os.O_RDONLY)
+        assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 100)) == b"another"
+
+    def test_opening_sees_what_others_staged_also_while_the_file_is_open(self, root, engine):
+        put(engine, "f", b"one")
+        node = root.child(b"f")
+        self.table.remember(node)
+        old = node.open(os.O_RDONLY)
+        put(engine, "f", b"another")
+        with pytest.raises(Stale):
+            node.open(os.O_RDONLY)
+        assert bytes(old.read(0, 100)) == b"one"
+        assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 100)) == b"another"
+
     def test_a_refused_sample_is_tried_once_for_each_version(self, root, engine, monkeypatch):
         import numpy as np
 
