@@ -81,7 +81,7 @@ class Lanes:
                 return
 
     def read_ahead(self, handle: Handle, offset: int) -> None:
-        """Keep what a sequential reader at `offset` asks for next coming into memory, several chunks a task."""
+        """Keep what a sequential reader asks for next, from `offset` on, coming into memory, several chunks a task."""
         start = max(handle.fetched, offset)
         if self._nursery is None or start > offset + WINDOW // 2:
             return

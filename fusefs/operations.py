@@ -254,7 +254,7 @@ class Operations(pyfuse3.Operations):
         # Noted before anything is awaited: the kernel sends the next requests of a sequence meanwhile.
         in_sequence, handle.expected = off == handle.expected, off + size
         if in_sequence:
-            self._lanes.read_ahead(handle, off)
+            self._lanes.read_ahead(handle, off + size)
         if handle.ready(off, size):
             data = handle.read(off, size)
         else:

@@ -6,39 +6,38 @@ Floors: raw LMDB, a plain file with fsync, a file system in memory on bare pyfus
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
 import numpy as np
+from bench_common import (
+    OPEN_AT_ONCE,
+    REQUESTS,
+    Figures,
+    Row,
+    bare_pyfuse3,
+    bindfs,
+    cpu,
+    drop_caches,
+    medians,
+    mounted,
+    quiet,
+    repository,
+    seconds,
+)
+from bench_posix import posix
 
-from storage import Repository
 from storage.dataset_writer import DatasetDataWriter
 
 SAMPLES, SHAPE = 50_000, (784,)
-REQUESTS, OPEN_AT_ONCE = 20_000, 500
 FILES = 10_000
 BIG = 1 << 30
-
-Figures = dict[str, list[float]]
-Row = tuple[str, str, str, str]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def images(count: int) -> np.ndarray:
@@ -47,25 +46,6 @@ def images(count: int) -> np.ndarray:
     base = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
     mask = rng.random((256, *SHAPE)) < 0.2
     return np.stack([base[i % 64] * mask[i % 256] for i in range(count)])
-
-
-def quiet(work: Callable[[], object]) -> object:
-    """The API prints what a notebook wants to see."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return work()
-
-
-def repository(folder: Path) -> Repository:
-    """A fresh repository in `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        repo = Repository(path=folder)
-    quiet(lambda: repo.init(user_name="Bench", user_email="bench@example.org"))
-    return repo
 
 
 def ingest(work: Path, runs: int, figures: Figures) -> list[Row]:
@@ -157,58 +137,6 @@ def _synced(path: Path) -> None:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def mounted(repo: Path, point: Path, *options: str) -> Iterator[int]:
-    """A mount by the command line; gives the daemon's pid."""
-    point.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "fusefs.cli"]
-    subprocess.run([*command, "mount", str(repo), str(point), *options], check=True, stdout=subprocess.DEVNULL)
-    listed = subprocess.run([*command, "mounts", "--json"], check=True, capture_output=True, text=True).stdout
-    pid = next(m["pid"] for m in json.loads(listed) if m["mountpoint"] == str(point))
-    try:
-        yield pid
-    finally:
-        subprocess.run([*command, "umount", str(point)], check=True, stdout=subprocess.DEVNULL)
-
-
-@contextlib.contextmanager
-def bindfs(source: Path, point: Path) -> Iterator[None]:
-    """The C mirror file system over `source`."""
-    point.mkdir(exist_ok=True)
-    subprocess.run(["bindfs", str(source), str(point)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["fusermount3", "-u", str(point)], check=True)
-
-
-@contextlib.contextmanager
-def bare_pyfuse3(point: Path) -> Iterator[int]:
-    """A file system of empty files in memory on pyfuse3 alone."""
-    point.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(REQUESTS)]
-    )
-    while not (point / "files").is_dir():
-        time.sleep(0.01)
-    try:
-        yield process.pid
-    finally:
-        subprocess.run(["fusermount3", "-u", str(point)], check=True)
-        process.wait()
-
-
-def cpu(pid: int) -> float:
-    """Seconds of CPU that all threads of a process have used."""
-    return sum(int(p.read_text().split()[0]) for p in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
-def drop_caches(what: int) -> None:
-    """1: page cache, 2: names and inodes, 3: both."""
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text(str(what))
 
 
 def requests(work: Path, runs: int, figures: Figures) -> list[Row]:
@@ -336,12 +264,7 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
     ]
 
 
-def medians(figures: Figures) -> dict[str, float]:
-    """The median of each figure."""
-    return {name: statistics.median(values) for name, values in figures.items()}
-
-
-GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy}
+GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
 
 
 def main() -> None:

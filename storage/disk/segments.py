@@ -268,12 +268,22 @@ class Segments:
             )
         return data
 
-    def _pread(self, place: Place) -> bytes:
-        fd = self._fds.get(place.segment)
-        if fd is None:
-            fd = self._open(place.segment)
+    def read_at_once(self, place: Place) -> bytes | None:
+        """The bytes at `place` if the kernel has them in memory; None where the disk, or an error, is in the way."""
+        buffer = bytearray(place.length)
         try:
-            return os.pread(fd, place.length, place.offset)
+            found = os.preadv(self._descriptor(place.segment), [buffer], place.offset, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        return bytes(buffer) if found == place.length else None
+
+    def _descriptor(self, segment: int) -> int:
+        fd = self._fds.get(segment)
+        return self._open(segment) if fd is None else fd
+
+    def _pread(self, place: Place) -> bytes:
+        try:
+            return os.pread(self._descriptor(place.segment), place.length, place.offset)
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error
 

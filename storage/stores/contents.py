@@ -74,13 +74,13 @@ class Content:
         return (self._head + self._inline)[offset:end]
 
     def ready(self, offset: int, size: int) -> bool:
-        """Whether `read` would answer from memory."""
+        """Whether `read` would answer without waiting for the disk."""
         if not self.chunks or offset >= self.size:
             return True
         end = min(offset + size, self.size)
         at = max(bisect_right(self._starts, offset) - 1, 0)
         while at < len(self.chunks) and self._starts[at] < end:
-            if not self._objects.has_in_memory(self.chunks[at].digest):
+            if not self._objects.at_hand(self.chunks[at]):
                 return False
             at += 1
         return True

@@ -10,7 +10,7 @@ from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
 from storage.errors import Corrupt, NotFound
 from storage.model.cache import Cache
-from storage.model.chunking import pack, unpack
+from storage.model.chunking import ChunkRef, pack, unpack
 from storage.model.digest import Digest, blake, hexed
 from storage.model.records import Commit, Place, decode_commit, encode_commit
 from storage.stores.log import Log
@@ -20,6 +20,8 @@ OBJECT_ROW = struct.Struct("<IQIIBBHQ")
 NODE_CACHE = 64 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
+SHORT = 1 << 16
+"""Chunks up to this many bytes are read by whoever needs them, if the disk is not in the way."""
 
 Node = Leaf | Inner
 
@@ -27,6 +29,13 @@ Node = Leaf | Inner
 def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int) -> bytes:
     """The index row of an object."""
     return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
+
+
+def _contents(stored: bytes, check: int, codec: int, length: int) -> bytes | memoryview:
+    """What was packed into the bytes that a segment holds; Corrupt where they are not those that were written."""
+    if checksum(stored) != check:
+        raise Corrupt("its bytes have changed since they were written")
+    return unpack(codec, stored, length)
 
 
 class Objects:
@@ -46,26 +55,25 @@ class Objects:
 
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
-        with self._index.read() as txn:
-            row = txn.get(digest, db=self._index.objects)
+        row = self._row(digest)
         if row is None:
             raise NotFound(f"no object {hexed(digest)} is stored here")
         segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
         where = f"segment {segment:08x} at byte {offset}"
         try:
-            stored = self._segments.read(Place(segment, offset, length))
-            if checksum(stored) != check:
-                raise Corrupt("its bytes have changed since they were written")
-            return unpack(codec, stored, raw_length)
+            return _contents(self._segments.read(Place(segment, offset, length)), check, codec, raw_length)
         except Corrupt as error:
             raise Corrupt(
                 f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
             ) from error
 
+    def _row(self, digest: Digest) -> bytes | None:
+        with self._index.read() as txn:
+            return txn.get(digest, db=self._index.objects)
+
     def has(self, digest: Digest) -> bool:
         """Whether something is stored under `digest`."""
-        with self._index.read() as txn:
-            return txn.get(digest, db=self._index.objects) is not None
+        return self._row(digest) is not None
 
     def chunk(self, digest: Digest) -> bytes | memoryview:
         """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
@@ -89,9 +97,24 @@ class Objects:
         found = self.get(digest)
         return found, len(found)
 
-    def has_in_memory(self, digest: Digest) -> bool:
-        """Whether `chunk` would answer from memory."""
-        return digest in self._chunks
+    def at_hand(self, chunk: ChunkRef) -> bool:
+        """Whether `chunk` would answer without waiting for the disk.
+
+        A short one is brought into memory for that if the kernel has its bytes: it is read faster than a thread is reached.
+        """
+        if chunk.digest in self._chunks:
+            return True
+        row = self._row(chunk.digest) if chunk.length <= SHORT else None
+        if row is None:
+            return False
+        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
+        try:
+            stored = self._segments.read_at_once(Place(segment, offset, length))
+            if stored is not None:
+                self._chunks.put(chunk.digest, _contents(stored, check, codec, raw_length), raw_length)
+        except Corrupt:
+            return False  # whoever reads it is told
+        return stored is not None
 
     def _load_node(self, digest: Digest) -> tuple[Node, int]:
         data = bytes(self.get(digest))

@@ -1,0 +1,105 @@
+"""What the benchmarks share: fresh repositories, mounts and mirrors to measure against, clocks and CPU counters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from storage import Repository
+
+REQUESTS, OPEN_AT_ONCE = 20_000, 500
+
+Figures = dict[str, list[float]]
+Row = tuple[str, str, str, str]
+"""What, measured, against its floor, goal."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def quiet(work: Callable[[], object]) -> object:
+    """The API prints what a notebook wants to see."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return work()
+
+
+def repository(folder: Path) -> Repository:
+    """A fresh repository in `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        repo = Repository(path=folder)
+    quiet(lambda: repo.init(user_name="Bench", user_email="bench@example.org"))
+    return repo
+
+
+@contextlib.contextmanager
+def mounted(repo: Path, point: Path, *options: str) -> Iterator[int]:
+    """A mount by the command line; gives the daemon's pid."""
+    point.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "fusefs.cli"]
+    subprocess.run([*command, "mount", str(repo), str(point), *options], check=True, stdout=subprocess.DEVNULL)
+    listed = subprocess.run([*command, "mounts", "--json"], check=True, capture_output=True, text=True).stdout
+    pid = next(m["pid"] for m in json.loads(listed) if m["mountpoint"] == str(point))
+    try:
+        yield pid
+    finally:
+        subprocess.run([*command, "umount", str(point)], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def bindfs(source: Path, point: Path) -> Iterator[None]:
+    """The C mirror file system over `source`."""
+    point.mkdir(exist_ok=True)
+    subprocess.run(["bindfs", str(source), str(point)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+
+
+@contextlib.contextmanager
+def bare_pyfuse3(point: Path) -> Iterator[int]:
+    """A file system of empty files in memory on pyfuse3 alone."""
+    point.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(REQUESTS)]
+    )
+    while not (point / "files").is_dir():
+        time.sleep(0.01)
+    try:
+        yield process.pid
+    finally:
+        subprocess.run(["fusermount3", "-u", str(point)], check=True)
+        process.wait()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that all threads of a process have used."""
+    return sum(int(p.read_text().split()[0]) for p in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def drop_caches(what: int) -> None:
+    """1: page cache, 2: names and inodes, 3: both."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text(str(what))
+
+
+def medians(figures: Figures) -> dict[str, float]:
+    """The median of each figure."""
+    return {name: statistics.median(values) for name, values in figures.items()}
