@@ -33,7 +33,7 @@ from storage.stores.contents import (
 from storage.stores.log import Log
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
-from storage.stores.staging import STAGED_ID, Row, Staging
+from storage.stores.staging import STAGED_ID, Row, Staging, Where
 from storage.stores.transaction import Committer, root_of
 from storage.tree import read
 from storage.tree.node import EMPTY
@@ -41,15 +41,6 @@ from storage.tree.node import EMPTY
 PAGE = 512
 """Entries read in one transaction while a directory is listed."""
 _TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """A directory of a working tree: its staged id (None where nothing in it is staged), base root and schema."""
-
-    staged: int | None
-    base: Digest
-    schema: Schema | None
 
 
 @dataclass(frozen=True, slots=True)

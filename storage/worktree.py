@@ -39,9 +39,9 @@ from storage.stores.contents import (
     store_payload,
     stored_entry,
 )
-from storage.stores.staging import STAGED_ID, LeafRow
+from storage.stores.staging import STAGED_ID, LeafRow, Where
 from storage.tree.node import EMPTY
-from storage.working import Where, WorkingReader, staged_id
+from storage.working import WorkingReader, staged_id
 
 PAGE = 512
 """Entries read in one transaction while a directory is listed."""
@@ -56,7 +56,10 @@ class WorkingTree(WorkingReader):
         p = self._p
         with p.log.change(SegmentKind.JOURNAL) as txn:
             before = txn.get(GENERATION, db=p.index.meta)
-            change = Change(p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch)
+            seen, known = self._known
+            change = Change(
+                p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch, known if seen == before else {}
+            )
             yield change
             generation = change.write(p.origin)
         seen, known = self._known

@@ -23,6 +23,7 @@ from storage.stores.staging import (
     LeafRow,
     StagedDirectory,
     Staging,
+    Where,
     apply_stage,
     note_change,
 )
@@ -51,7 +52,10 @@ class _Group:
 
 
 class Change:
-    """One change of a branch's staged rows, inside `log.change(JOURNAL)`; `write` makes it one record."""
+    """One change of a branch's staged rows, inside `log.change(JOURNAL)`; `write` makes it one record.
+
+    `known` are directories as they are at the beginning of the transaction.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Change:
         staging: Staging,
         txn: Txn,
         branch: str,
+        known: Mapping[Path, Where],
     ) -> None:
         self._index = index
         self._log = log
@@ -69,6 +74,7 @@ class Change:
         self._staging = staging
         self.txn = txn
         self._branch = branch
+        self._known = known
         self._root_id = refs.branch(txn, branch).root_id
         self._groups: dict[int, _Group] = {}
         self._created: dict[int, Digest] = {}
@@ -78,6 +84,11 @@ class Change:
 
     def directory(self, path: Path) -> int:
         """The id of the directory at `path`, staging it and those above it where needed. NotFound, NotADirectory."""
+        known = self._known.get(path)
+        if known is not None and known.staged is not None:
+            # Where it is staged, so is everything above it.
+            self._groups.setdefault(known.staged, _Group(known.base, path))
+            return known.staged
         current = self._root_id
         self._group(current, ())
         for depth, name in enumerate(path):

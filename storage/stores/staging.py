@@ -21,7 +21,7 @@ from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.segments import Segments, checksum
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
-from storage.model.records import HEAD, KINDS, Entry, Fence, Kind, Place, StageRecord, decode_entry
+from storage.model.records import HEAD, KINDS, Entry, Fence, Kind, Place, Schema, StageRecord, decode_entry
 
 ROW = struct.Struct("<QIQIQ")
 DIRECTORY_ROW = struct.Struct("<32sq")
@@ -57,6 +57,15 @@ class StagedDirectory:
     base: Digest
     mtime: int
     head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A directory of a working tree: its staged id (None where nothing in it is staged), base root and schema."""
+
+    staged: int | None
+    base: Digest
+    schema: Schema | None
 
 
 def encode_rows(
