@@ -15,13 +15,11 @@ from fusefs.handles import Entries, Listing
 from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, kept_attributes
 from fusefs.nodes import CrossDevice, NameTooLong, Node, Stale, checked
 from fusefs.working_file import Branch, Gone, Placed, WorkingFile, WorkingLink, same_contents
-from storage.errors import Exists, NotADirectory, NotFound, SchemaMismatch
+from storage.errors import NotADirectory, NotFound, SchemaMismatch
 from storage.model.names import MAX_NAME
 from storage.model.records import Entry, Kind
-from storage.model.samples import BytesSource
 
 PAGE = 512
-EMPTY = BytesSource(b"")
 
 
 class Notice(NamedTuple):
@@ -81,9 +79,9 @@ class WorkingDirectory(Placed):
 
     def make_file(self, name: bytes, mode: int, uid: int, gid: int) -> Node:
         """A new empty file. Exists."""
-        path = self._free(name)
+        path = (*self.path, checked(name))
         attributes = kept_attributes(mode, uid, self._group(gid), self.branch.owner, FILE_MODE)
-        entry = self.branch.tree.put_file(path, EMPTY, attributes=attributes, mtime=time.time_ns())
+        entry = self.branch.tree.make_file(path, attributes=attributes)
         self.entry = None
         made = WorkingFile(self.branch, self, name, entry)
         made.fresh = True
@@ -105,14 +103,6 @@ class WorkingDirectory(Placed):
         entry = self.branch.tree.make_symlink(path, target, attributes=attributes, mtime=time.time_ns())
         self.entry = None
         return WorkingLink(self.branch, self, name, entry)
-
-    def _free(self, name: bytes) -> tuple[bytes, ...]:
-        path = (*self.path, checked(name))
-        try:
-            self.branch.tree.entry(path)
-        except NotFound:
-            return path
-        raise Exists(f"{name!r} is there already")
 
     def _group(self, gid: int) -> int:
         """The group of something new: that of the directory where its set-group-id bit says so."""

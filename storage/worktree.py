@@ -93,6 +93,17 @@ class WorkingTree(WorkingReader):
             change.put(directory, name, encode_head(entry), entry.value)
         return entry
 
+    def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
+        """A new, empty file; in a dataset, a sample still to be filled. Exists."""
+        parent, name = split(path)
+        entry = Entry(Kind.FILE, 0, time.time_ns() if mtime is None else mtime, attributes)
+        with self._change() as change:
+            directory = change.directory(parent)
+            if change.find(directory, name) is not None:
+                raise Exists(f"{path_text(path)} is there already")
+            change.put(directory, name, encode_head(entry), b"")
+        return entry
+
     def make_directory(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty directory; a dataset if the attributes hold a schema. Exists."""
         parent, name = split(path)

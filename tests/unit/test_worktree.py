@@ -1,10 +1,13 @@
 """The working tree: what the calls of a file system do to it."""
 
+import contextlib
 import os
+import threading
 
 import numpy as np
 import pytest
 
+from storage.engine import Engine
 from storage.errors import (
     Exists,
     InvalidName,
@@ -19,6 +22,7 @@ from storage.errors import (
 from storage.model.names import Path, check_key
 from storage.model.records import Attributes, Kind
 from storage.model.samples import BytesSource, array_from, canonical_header, make_schema
+from storage.worktree import WorkingTree
 
 SCHEMA = make_schema(np.dtype("<f4"), (2, 3), uuid="u")
 
@@ -264,3 +268,24 @@ def test_commit_without_changes_is_refused(tree):
     tree.remove(path("g"))
     with pytest.raises(NothingToCommit):
         tree.commit("nothing")
+
+
+def test_of_many_who_make_a_file_one_succeeds(engine):
+    """Making is one change: nobody comes in between looking and making."""
+    made: list[int] = []
+
+    def make(tree: WorkingTree) -> None:
+        for number in range(100):
+            with contextlib.suppress(Exists):
+                tree.make_file((b"%d" % number,))
+                made.append(number)
+
+    with Engine.open(engine.path) as other:
+        trees = [engine.working_tree("main"), other.working_tree("main")]
+        threads = [threading.Thread(target=make, args=(tree,)) for tree in trees]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(made) == list(range(100))
+    assert trees[0].entry((b"7",)).size == 0
