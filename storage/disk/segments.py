@@ -129,11 +129,12 @@ class Segment:
 
     @classmethod
     def create(cls, path: Path, kind: SegmentKind, segment: int) -> Segment:
-        """A new segment file with that id."""
+        """A new segment file with that id. Its beginning survives power loss: without it no record could be read."""
         fd = files.create(path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         salt = int.from_bytes(os.urandom(8), "little")
         end = files.append(fd, [file_header(kind, segment, salt)], 0)
+        files.sync(fd)
         return cls(path, kind, segment, fd, salt, end)
 
     @classmethod
@@ -304,6 +305,17 @@ class Segments:
             for fd in self._fds.values():
                 os.close(fd)
             self._fds.clear()
+
+
+def is_unused(path: Path) -> bool:
+    """Whether whoever made this segment file was cut off before anything could be appended to it."""
+    if path.stat().st_size > FILE_SIZE:
+        return False
+    try:
+        parse_file_header(path.read_bytes(), path)
+    except Corrupt:
+        return True
+    return False
 
 
 def scan(data: memoryview, path: Path) -> Iterator[Found]:

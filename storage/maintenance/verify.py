@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from storage.disk.index import Index
 from storage.disk.segments import RecordKind, SegmentKind, Segments, checksum
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt
 from storage.model.chunking import decode_chunks, unpack
-from storage.model.digest import Digest, blake, hexed
+from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
 from storage.stores.log import END
-from storage.stores.objects import OBJECT_ROW
+from storage.stores.objects import OBJECT_ROW, object_place
 from storage.stores.recovery import Problem
 from storage.stores.refs import Refs
 from storage.stores.staging import Staging
@@ -68,12 +69,20 @@ class _Verification:
             data = bytes(unpack(codec, stored, raw_length))
             if blake(data) != digest:
                 raise Corrupt("its contents do not have its digest")
-            if kind == RecordKind.NODE:
-                self._node(decode(data))
-            elif kind == RecordKind.COMMIT:
-                self._reference(decode_commit(data).root)
+            self._references(kind, data)
         except (ArborError, BadNode) as error:
             self._report(f"object {hexed(digest)} is damaged: {error}", digest, where)
+
+    def _references(self, kind: int, data: bytes) -> None:
+        """Take in what an object refers to."""
+        if kind == RecordKind.NODE:
+            self._node(decode(data))
+        elif kind == RecordKind.COMMIT:
+            commit = decode_commit(data)
+            self._nodes.update(commit.parents)
+            self._reference(commit.root)
+        elif kind == RecordKind.CHUNK_LIST:
+            self._nodes.update(chunk.digest for chunk in decode_chunks(data))
 
     def _node(self, node: object) -> None:
         if isinstance(node, Inner):
@@ -106,15 +115,44 @@ class _Verification:
                 self._report(f"segment {name} has {path.stat().st_size} bytes instead of {end}", b"", path.name)
 
     def _check_refs(self) -> None:
-        for digest in self._nodes - self._kinds.keys():
-            if not self._stored(digest):
-                self._report(f"object {hexed(digest)} is referred to, but missing", digest, "the index")
+        missing = {digest for digest in self._nodes - self._kinds.keys() if not self._stored(digest)}
+        for digest in missing & self._reached() if missing else ():
+            self._report(f"object {hexed(digest)} is referred to, but missing", digest, "the index")
         with self._index.read() as txn:
             wanted = {f"branch {n}": ref.tip for n, ref in self._refs.branches(txn).items() if ref.tip}
             wanted |= {f"tag {n}": Digest(tag.digest) for n, tag in self._refs.tags(txn).items()}
         for name, digest in wanted.items():
             if self._kinds.get(digest) != RecordKind.COMMIT and not self._stored(digest):
                 self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs")
+
+    def _reached(self) -> set[Digest]:
+        """Everything that commits and staged directories lead to.
+
+        What a commit cut short by a power loss left behind leads to nothing that anybody was promised.
+        """
+        with self._index.read() as txn:
+            todo = [Digest(key) for key, _ in self._index.scan(txn, self._index.commits, b"")]
+            rows = [data for _, data in self._index.scan(txn, self._index.directories, b"")]
+        todo += [Digest(row[:DIGEST_SIZE]) for row in rows]
+        reached: set[Digest] = set()
+        while todo:
+            digest = todo.pop()
+            if digest in reached or digest == EMPTY:
+                continue
+            reached.add(digest)
+            kind = self._kinds.get(digest)
+            if kind in (RecordKind.NODE, RecordKind.COMMIT, RecordKind.CHUNK_LIST):
+                self._nodes = set()
+                with suppress(ArborError, BadNode):  # reported before
+                    self._references(kind, self._contents(digest))
+                todo += self._nodes
+        return reached
+
+    def _contents(self, digest: Digest) -> bytes:
+        with self._index.read() as txn:
+            row = txn.get(digest, db=self._index.objects) or b""
+        place, raw_length, codec = object_place(row)
+        return bytes(unpack(codec, self._segments.read(place), raw_length))
 
     def _stored(self, digest: Digest) -> bool:
         with self._index.read() as txn:

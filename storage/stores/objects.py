@@ -16,6 +16,8 @@ from storage.model.records import Commit, Place, decode_commit, encode_commit
 from storage.stores.log import Log
 from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 
+Node = Leaf | Inner
+
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
 NODE_CACHE = 64 << 20
 CHUNK_CACHE = 96 << 20
@@ -23,7 +25,11 @@ COMMIT_CACHE = 4 << 20
 SHORT = 1 << 16
 """Chunks up to this many bytes are read by whoever needs them, if the disk is not in the way."""
 
-Node = Leaf | Inner
+
+def object_place(row: bytes) -> tuple[Place, int, int]:
+    """Where an object lies, from its index row; its unpacked length and codec."""
+    segment, offset, length, raw_length, _, codec, _, _ = OBJECT_ROW.unpack(row)
+    return Place(segment, offset, length), raw_length, codec
 
 
 def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from storage.disk import files
 from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.segments import (
@@ -15,11 +17,17 @@ from storage.disk.segments import (
     Found,
     RecordKind,
     Segments,
+    is_unused,
+    parse_file_header,
     scan,
 )
 from storage.errors import Corrupt
-from storage.model.digest import hexed
+from storage.model.chunking import decode_chunks, unpack
+from storage.model.digest import Digest, hexed
 from storage.model.records import (
+    CHUNKED,
+    INDIRECT,
+    Commit,
     Kind,
     Place,
     RefsRecord,
@@ -29,10 +37,10 @@ from storage.model.records import (
     decode_stage_record,
 )
 from storage.stores.log import END
-from storage.stores.objects import index_object
-from storage.stores.refs import BranchRef, apply_refs
+from storage.stores.objects import index_object, object_place
+from storage.stores.refs import BRANCH, TAG, BranchRef, apply_refs, decode_tag
 from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
-from storage.tree.node import BadNode, Leaf, decode
+from storage.tree.node import EMPTY, BadNode, Leaf, decode
 
 BATCH = 20_000
 _LENGTH_SIZE = 4
@@ -56,6 +64,37 @@ class RebuildReport:
     commits: int = 0
     staged: int = 0
     problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Commits:
+    """The commit records that were found, and those that operations name: only those, and what they came from, count.
+
+    A commit whose operation never was is one that nobody was told of, and after a power loss its tree may have holes.
+    """
+
+    found: dict[Digest, Commit] = field(default_factory=dict)
+    named: set[Digest] = field(default_factory=set)
+
+    def name(self, record: RefsRecord) -> None:
+        """Take in what an operation names."""
+        for name, *values in record.updates:
+            for value in filter(None, values):
+                if name.startswith(BRANCH):
+                    self.named.add(BranchRef.decode(value).tip or EMPTY)
+                elif name.startswith(TAG):
+                    self.named.add(Digest(decode_tag(value).digest))
+
+    def counting(self) -> Iterator[tuple[Digest, Commit]]:
+        """The commits that count."""
+        todo, seen = list(self.named), set(self.named)
+        while todo:
+            digest = todo.pop()
+            commit = self.found.get(digest)
+            if commit is not None:
+                yield digest, commit
+                todo += [parent for parent in commit.parents if parent not in seen]
+                seen.update(commit.parents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +133,14 @@ def rebuild_index(home: Path) -> RebuildReport:
 
 def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
     changes: list[_Change] = []
+    commits = _Commits()
     paths = sorted(segments.paths().items())
     for segment, path in paths:
+        if is_unused(path):
+            files.remove(path)
+            continue
         try:
-            _index_segment(index, segment, path, changes, report)
+            _index_segment(index, segment, path, changes, commits, report)
         except Corrupt as error:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
     changes.sort(key=lambda change: change.sequence)
@@ -107,7 +150,7 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
         with index.write() as txn:
             for change in changes[first : first + BATCH // 20]:
                 try:
-                    last_directory = max(last_directory, _replay(index, txn, staging, segments, change))
+                    last_directory = max(last_directory, _replay(index, txn, staging, segments, change, commits))
                 except (Corrupt, BadNode) as error:
                     where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
                     report.problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
@@ -117,10 +160,15 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
         index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
         index.set_number(txn, GENERATION, 1)
         _drop_orphans(index, txn, staging)
+        for digest, commit in commits.counting():
+            txn.put(digest, number_key(commit.time), db=index.commits)
+            report.commits += 1
     report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
 
 
-def _index_segment(index: Index, segment: int, path: Path, changes: list[_Change], report: RebuildReport) -> None:
+def _index_segment(
+    index: Index, segment: int, path: Path, changes: list[_Change], commits: _Commits, report: RebuildReport
+) -> None:
     end = FILE_SIZE
     found = _records(path)
     done = False
@@ -133,7 +181,7 @@ def _index_segment(index: Index, segment: int, path: Path, changes: list[_Change
                     report.problems.append(_damaged(record))
                 else:
                     end = record.place.offset + record.place.length
-                    _index_record(index, txn, record, changes, report)
+                    _index_record(index, txn, record, changes, commits)
                 if number == BATCH:
                     done = False
                     break
@@ -142,8 +190,7 @@ def _index_segment(index: Index, segment: int, path: Path, changes: list[_Change
 
 def _records(path: Path) -> Iterator[Found]:
     with path.open("rb") as file:
-        if path.stat().st_size < FILE_SIZE:
-            raise Corrupt(f"{path.name} is shorter than a segment's beginning", where=path.name)
+        parse_file_header(file.read(FILE_SIZE), path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
             for record in scan(data, path):
                 yield record
@@ -151,29 +198,73 @@ def _records(path: Path) -> Iterator[Found]:
                     record.payload.release()
 
 
-def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], report: RebuildReport) -> None:
+def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], commits: _Commits) -> None:
     if record.kind >= RecordKind.STAGE:
         changes.append(_Change(record.sequence, record.kind, record.place))
         return
     index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
     if record.kind == RecordKind.COMMIT:
-        from storage.model.chunking import unpack
-
         assert record.payload is not None
-        commit = decode_commit(bytes(unpack(record.codec, bytes(record.payload), record.raw_length)))
-        txn.put(record.digest, number_key(commit.time), db=index.commits)
-        report.commits += 1
+        data = bytes(unpack(record.codec, bytes(record.payload), record.raw_length))
+        commits.found[record.digest] = decode_commit(data)
 
 
-def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change: _Change) -> int:
+def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change: _Change, commits: _Commits) -> int:
     payload = segments.read(change.place)
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
         apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
+        commits.name(refs_record)
         return _directories_of_refs(refs_record)
-    record, leaves, offsets = read_stage_payload(payload, change.place.offset)
+    record, leaves, offsets = _whole_rows(index, txn, segments, *read_stage_payload(payload, change.place.offset))
     apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
     return max([directory for directory, _ in record.created], default=0)
+
+
+def _whole_rows(
+    index: Index,
+    txn: Txn,
+    segments: Segments,
+    record: StageRecord,
+    leaves: list[list[LeafRow]],
+    offsets: list[int],
+) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
+    """A staging record without the rows whose chunks are missing: what was there before them stays.
+
+    Chunks lie in other segments than rows. After a power loss a row may be there that was never synced, and its chunks not.
+    """
+    groups, whole, starts = [], [], []
+    for group, rows, offset in zip(record.groups, leaves, offsets, strict=True):
+        kept: list[LeafRow] = []
+        start = at = offset
+        for row in rows:
+            if not _has_chunks(index, txn, segments, row):
+                groups.append(group)
+                whole.append(kept)
+                starts.append(start)
+                kept, start = [], at + len(row[2])
+            else:
+                kept.append(row)
+            at += len(row[2])
+        groups.append(group)
+        whole.append(kept)
+        starts.append(start)
+    return replace(record, groups=groups), whole, starts
+
+
+def _has_chunks(index: Index, txn: Txn, segments: Segments, row: LeafRow) -> bool:
+    _, head, value = row
+    if head[0] not in (Kind.FILE, Kind.SAMPLE):
+        return True
+    if head[1] & INDIRECT:
+        found = txn.get(value, db=index.objects)
+        if found is None:
+            return False
+        place, raw_length, codec = object_place(found)
+        value = bytes(unpack(codec, segments.read(place), raw_length))
+    elif not head[1] & CHUNKED:
+        return True
+    return all(txn.get(chunk.digest, db=index.objects) is not None for chunk in decode_chunks(value))
 
 
 def _directories_of_refs(record: RefsRecord) -> int:

@@ -17,6 +17,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
@@ -236,14 +237,17 @@ class Committer:
                     taken.close()
 
     def _remove_journal(self, segment: int) -> None:
+        """Forget a journal, then delete it: without its row in the index nobody takes it up any more.
+
+        Killed in between, we leave a file whose rows are all settled: to be replayed, to no effect, by a rebuild.
+        """
         with self._index.write() as txn:
             if segment not in self._settled_in(txn):
                 return
             for key, _ in list(self._index.scan(txn, self._index.journals, number_key(segment))):
                 txn.delete(key, db=self._index.journals)
             txn.delete(number_key(segment), db=self._index.ends)
-            # The file goes while the lock on it and the index is held: nobody can adopt it in between.
-            self._segments.path(segment, SegmentKind.JOURNAL).unlink(missing_ok=True)
+        files.remove(self._segments.path(segment, SegmentKind.JOURNAL))
 
     def _end(self, segment: int) -> int | None:
         with self._index.read() as txn:
