@@ -1,0 +1,164 @@
+"""Failing system calls: each write, sync, rename and so on fails once, in turn. The caller is told, nothing that was
+acknowledged is lost, and work goes on.
+
+Disks that fail at one chosen call cannot be had for real, so the system's functions are replaced where files are written.
+"""
+
+import errno
+import os
+from itertools import count
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from storage.disk import files
+from storage.engine import Engine
+from storage.errors import NothingToCommit, StorageFailed, StorageFull
+from storage.maintenance.verify import verify
+from storage.model.samples import BytesSource
+from tests.conftest import ADA
+
+WRITES = frozenset(("pwritev", "pwrite"))
+CALLS = WRITES | {"fdatasync", "fsync", "open", "rename", "ftruncate"}
+LARGE = os.urandom(300_000)
+
+
+class FailingOnce:
+    """The module `os`, whose n-th call among `calls` fails with `number`."""
+
+    def __init__(self, step: int, number: int, calls: frozenset[str]) -> None:
+        self._step, self._number, self._calls = step, number, calls
+        self.failed = ""
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(os, name)
+        if name not in self._calls:
+            return real
+
+        def call(*arguments: object, **options: object) -> object:
+            self._step -= 1
+            if self._step == 0:
+                self.failed = name
+                raise OSError(self._number, os.strerror(self._number))
+            return real(*arguments, **options)
+
+        return call
+
+
+class Journal:
+    """What was done, and what may be found: for each file the contents acknowledged last and those tried since."""
+
+    def __init__(self) -> None:
+        self.allowed: dict[bytes, list[bytes | None]] = {}
+        self.commits: list[dict[bytes, list[bytes | None]]] = []
+        self.errors: list[StorageFailed | StorageFull] = []
+
+    def put(self, engine: Engine, name: bytes, data: bytes) -> None:
+        allowed = self.allowed.setdefault(name, [None])
+        allowed.append(data)
+        if self._told(lambda: engine.working_tree("main").put_file((name,), BytesSource(data))):
+            del allowed[:-1]
+
+    def sync(self, engine: Engine) -> None:
+        self._told(engine.sync)
+
+    def commit(self, engine: Engine, message: str) -> None:
+        self._told(lambda: engine.working_tree("main").commit(message))
+
+    def _told(self, call) -> bool:
+        try:
+            call()
+        except (StorageFailed, StorageFull) as error:
+            self.errors.append(error)
+            return False
+        except NothingToCommit:
+            return False
+        return True
+
+
+def work(engine: Engine, journal: Journal) -> None:
+    """Small and large contents, syncs and commits."""
+    journal.put(engine, b"small", b"one")
+    journal.put(engine, b"large", LARGE)
+    journal.sync(engine)
+    journal.put(engine, b"small", b"two")
+    journal.commit(engine, "first")
+    journal.put(engine, b"other", b"three")
+    journal.commit(engine, "second")
+    journal.put(engine, b"small", b"four")
+
+
+def check(path: Path, journal: Journal, told: str) -> None:
+    with Engine.open(path) as engine:
+        tree = engine.working_tree("main")
+        there = {}
+        for name, _ in tree.entries(()):
+            content = tree.open((name,))[1]
+            there[name] = bytes(content.read(0, content.size))
+        for name, allowed in journal.allowed.items():
+            assert there.get(name) in allowed, told
+        assert verify(engine) == [], told
+        tree.put_file((b"after",), BytesSource(b"x"))
+        tree.commit("after")
+
+
+@pytest.mark.parametrize(
+    "number, calls, kind",
+    [(errno.EIO, CALLS, StorageFailed), (errno.ENOSPC, WRITES, StorageFull), (errno.EDQUOT, WRITES, StorageFull)],
+    ids=["EIO", "ENOSPC", "EDQUOT"],
+)
+def test_every_call_fails_in_turn(tmp_path, number, calls, kind):
+    seen = set()
+    for step in count(1):
+        path = tmp_path / str(step)
+        Engine.create(path, ADA).close()
+        journal, system = Journal(), FailingOnce(step, number, calls)
+        with Engine.open(path) as engine:
+            engine._syncer.stop()  # only the test syncs
+            with mock.patch.object(files, "os", system):
+                work(engine, journal)
+            if system.failed:
+                told = f"{system.failed}, call {step}"
+                assert journal.errors, f"{told}: nobody was told"
+                assert all(isinstance(error, kind) for error in journal.errors), told
+            if number != errno.EIO:
+                # Once there is room again, everything works as before.
+                assert len(journal.errors) <= 1
+                before = len(journal.errors)
+                journal.put(engine, b"small", b"five")
+                journal.commit(engine, "third")
+                assert len(journal.errors) == before, told
+            closes = engine.close
+            try:
+                closes()
+            except (StorageFailed, StorageFull):
+                assert number == errno.EIO
+        check(path, journal, f"{system.failed}, call {step}")
+        if not system.failed:
+            break
+        seen.add(system.failed)
+    assert seen >= WRITES - {"pwrite"}
+    assert step > 10
+
+
+def test_a_sync_that_failed_is_never_reported_as_fine(tmp_path):
+    Engine.create(tmp_path, ADA).close()
+    with Engine.open(tmp_path) as engine:
+        engine._syncer.stop()
+        tree = engine.working_tree("main")
+        tree.put_file((b"f",), BytesSource(b"x"))
+        with (
+            mock.patch.object(files, "os", FailingOnce(1, errno.EIO, frozenset(("fdatasync",)))),
+            pytest.raises(StorageFailed),
+        ):
+            engine.sync()
+        for _ in range(3):
+            with pytest.raises(StorageFailed):
+                engine.sync()
+        with pytest.raises(StorageFailed):
+            tree.commit("must not be promised")
+        with pytest.raises(StorageFailed):
+            engine.close()
+    with Engine.open(tmp_path) as engine:
+        assert engine.working_tree("main").entry((b"f",)).size == 1
