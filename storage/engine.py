@@ -33,7 +33,7 @@ from storage.model.names import check_ref_name
 from storage.model.records import Author, Commit, Fence, encode_head
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
-from storage.stores.log import Log
+from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
 from storage.stores.revisions import Operation, Revisions
@@ -164,6 +164,8 @@ class Engine:
             self._index.close()
 
     def _mark_clean(self) -> None:
+        if failed_segments(self._index):
+            return  # the index says more than the disk may hold: after a boot it is not to be trusted
         self._index.sync()
         write_state(folder(self.path), clean=True)
 

@@ -10,9 +10,10 @@ import msgspec
 from storage.disk import files
 from storage.disk.index import Index
 from storage.disk.locks import boot_id
-from storage.disk.segments import FORMAT_VERSION
+from storage.disk.segments import FORMAT_VERSION, Segments
 from storage.errors import Corrupt, NewerFormat, NotARepository
 from storage.model.names import CONTROL
+from storage.stores.log import renew_failed
 from storage.stores.recovery import rebuild_index
 
 
@@ -83,6 +84,7 @@ def bind_index(home: Path) -> None:
         if txn.get(b"boot", db=index.meta) != boot:
             index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
             txn.put(b"boot", boot, db=index.meta)
+    renew_failed(index, Segments(home / "segments"))
     index.close()
     write_state(home, clean=False)
 

@@ -10,7 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from storage.disk import files
@@ -20,6 +20,8 @@ from storage.errors import StorageFailed, StorageFull
 from storage.model.records import Place
 
 END = struct.Struct("<QQ")
+FAILED = b"failed/"
+"""Before a segment's id, in the table `meta`: it could not be synced, and must not be promised again."""
 
 
 class Log:
@@ -51,6 +53,7 @@ class Log:
                     self._acknowledge(txn, marks)
             except BaseException:
                 self._take_back(marks)
+                self._tell_others()
                 raise
             self.on_change()
 
@@ -77,13 +80,20 @@ class Log:
     def sync(self) -> None:
         """Make everything acknowledged so far, by any process, survive power loss.
 
-        A file whose sync failed once is never reported as safe again: the kernel may have dropped its dirty pages.
+        A file whose sync failed once is never reported as safe again, by no process: the kernel may have dropped its dirty
+        pages. It is written anew when the repository is next opened by a process that is alone (`renew_failed`).
         """
         with self._index.read() as txn:
             waiting = [(key, *END.unpack(value)) for key, value in self._index.scan(txn, self._index.ends, b"")]
-        waiting = [(key, end, synced) for key, end, synced in waiting if synced < end]
-        for key, _, _ in waiting:
-            self._sync_segment(int.from_bytes(key, "big"))
+            waiting = [(key, end, synced) for key, end, synced in waiting if synced < end]
+            for key, _, _ in waiting:
+                self._refuse_failed(txn, key)
+        try:
+            for key, _, _ in waiting:
+                self._sync_segment(int.from_bytes(key, "big"))
+        except (StorageFailed, StorageFull):
+            self._tell_others()
+            raise
         if waiting:
             with self._index.write() as txn:
                 for key, end, _ in waiting:
@@ -92,6 +102,7 @@ class Log:
     def sync_own(self, txn: Txn, kind: SegmentKind) -> None:
         """Make what this transaction appended survive power loss, before the transaction is committed."""
         segment = self._open[kind]
+        self._refuse_failed(txn, number_key(segment.id))
         self._sync_segment(segment.id)
         txn.put(number_key(segment.id), END.pack(segment.end, segment.end), db=self._index.ends)
 
@@ -101,9 +112,22 @@ class Log:
             now, synced = END.unpack(row)
             txn.put(key, END.pack(now, max(synced, end)), db=self._index.ends)
 
+    def _refuse_failed(self, txn: Txn, key: bytes) -> None:
+        segment = int.from_bytes(key, "big")
+        if segment in self._failed or txn.get(FAILED + key, db=self._index.meta) is not None:
+            raise StorageFailed(
+                f"segment {segment:08x} could not be synced before, and its last writes may be lost: see to the disk, "
+                "then close or unmount the repository everywhere; opening it again writes the segment anew"
+            )
+
+    def _tell_others(self) -> None:
+        """Note what could not be synced, so that no process promises it."""
+        if self._failed:
+            with suppress(StorageFull), self._index.write() as txn:
+                for segment in self._failed:
+                    txn.put(FAILED + number_key(segment), b"", db=self._index.meta)
+
     def _sync_segment(self, segment: int) -> None:
-        if segment in self._failed:
-            raise StorageFailed(f"segment {segment:08x} could not be synced before; its last writes may be lost")
         path = self._segments.paths_of(segment)
         if path is None:
             return  # a journal whose rows have all been committed
@@ -192,3 +216,25 @@ class Log:
                 for segment in self._open.values():
                     segment.close()
             self._open.clear()
+
+
+def failed_segments(index: Index) -> list[int]:
+    """The segments that could not be synced."""
+    with index.read() as txn:
+        return [int.from_bytes(key[len(FAILED) :], "big") for key, _ in index.scan(txn, index.meta, FAILED)]
+
+
+def renew_failed(index: Index, segments: Segments) -> None:
+    """Write segments that could not be synced anew, from what the kernel still has of them. The caller is alone.
+
+    Where that fails too they stay marked: they can be read, and nothing is promised.
+    """
+    for segment in failed_segments(index):
+        path = segments.paths_of(segment)
+        try:
+            if path is not None:
+                files.replace(path, path.read_bytes())
+        except (StorageFailed, StorageFull, OSError):
+            continue
+        with index.write() as txn:
+            txn.delete(FAILED + number_key(segment), db=index.meta)

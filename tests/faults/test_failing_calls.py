@@ -143,22 +143,30 @@ def test_every_call_fails_in_turn(tmp_path, number, calls, kind):
 
 
 def test_a_sync_that_failed_is_never_reported_as_fine(tmp_path):
+    """Not by another process either; once nobody has the repository open any more, the file is written anew."""
     Engine.create(tmp_path, ADA).close()
-    with Engine.open(tmp_path) as engine:
+    with Engine.open(tmp_path) as engine, Engine.open(tmp_path) as other:
         engine._syncer.stop()
         tree = engine.working_tree("main")
         tree.put_file((b"f",), BytesSource(b"x"))
-        with (
-            mock.patch.object(files, "os", FailingOnce(1, errno.EIO, frozenset(("fdatasync",)))),
-            pytest.raises(StorageFailed),
-        ):
+        failing = FailingOnce(1, errno.EIO, frozenset(("fdatasync",)))
+        with mock.patch.object(files, "os", failing), pytest.raises(StorageFailed):
             engine.sync()
-        for _ in range(3):
-            with pytest.raises(StorageFailed):
-                engine.sync()
+        for one in (engine, other, engine):
+            with pytest.raises(StorageFailed, match="could not be synced before"):
+                one.sync()
         with pytest.raises(StorageFailed):
             tree.commit("must not be promised")
-        with pytest.raises(StorageFailed):
-            engine.close()
+        for one in (engine, other):
+            with pytest.raises(StorageFailed):
+                one.close()
+    assert b'"clean":false' in (tmp_path / ".arborfs" / "state.json").read_bytes()
+    journal = next((tmp_path / ".arborfs" / "segments").glob("*.journal"))
+    before = journal.stat().st_ino
     with Engine.open(tmp_path) as engine:
-        assert engine.working_tree("main").entry((b"f",)).size == 1
+        assert journal.stat().st_ino != before
+        engine.sync()
+        tree = engine.working_tree("main")
+        assert tree.entry((b"f",)).size == 1
+        tree.commit("now it is")
+    assert b'"clean":true' in (tmp_path / ".arborfs" / "state.json").read_bytes()
