@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.engine import Engine
-from storage.errors import Corrupt, StorageFailed, StorageFull
+from storage.errors import Corrupt, StorageFull
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.records import Author
@@ -137,23 +137,3 @@ def test_a_full_disk_is_reported_and_what_was_staged_before_is_intact(small_disk
         assert again.branches() == {"main": tip}
         assert read(again.working_tree("main"), b"after") == b"after"
         assert verify(again) == []
-
-
-def test_a_sync_that_failed_once_is_never_reported_as_fine(engine, monkeypatch):
-    tree = engine.working_tree("main")
-    tree.put_file((b"f",), BytesSource(b"x" * 9000))
-
-    def failing(fd):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", failing)
-    with pytest.raises(StorageFailed):
-        tree.commit("one")
-    monkeypatch.undo()
-    assert engine.branches() == {"main": None}
-    with pytest.raises(StorageFailed, match="could not be synced before"):
-        engine.sync()
-    with pytest.raises(StorageFailed):
-        tree.commit("one")
-    assert read(tree, b"f") == b"x" * 9000
-    engine._log._failed.clear()  # so that the fixture can close it
