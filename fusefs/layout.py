@@ -83,7 +83,7 @@ _PLAIN_MODES = [sum(_TYPES.get(kind, (0, 0))) for kind in Kind]
 def entry_stat(
     ino: int, entry: Entry, owner: Owner, when: int, name_timeout: float, stat_timeout: float, links: int = 1
 ) -> Stat:
-    """What stat says of an entry; `when` is the time of what has no time recorded.
+    """What stat says of an entry; `when` is the time of a directory that has no time recorded.
 
     A directory has one link, which tells programs that its subdirectories are not counted, and no size of its own.
     """
@@ -92,13 +92,18 @@ def entry_stat(
         ino,
         _PLAIN_MODES[kind] if attributes.mode is None else _TYPE_BITS[kind] | attributes.mode,
         0 if entry.is_directory else entry.size,
-        entry.mtime or when,
+        entry.mtime or (when if entry.is_directory else 0),
         owner.uid if attributes.uid is None else attributes.uid,
         owner.gid if attributes.gid is None else attributes.gid,
         links,
         name_timeout,
         stat_timeout,
     )
+
+
+def kept_time(nanoseconds: int) -> int:
+    """A time as it is kept: what lies before 1677 or after 2262 is the first or last time that 64 bits hold."""
+    return max(-(1 << 63), min(nanoseconds, (1 << 63) - 1))
 
 
 def kept_attributes(mode: int, uid: int, gid: int, owner: Owner, default_mode: int) -> Attributes:

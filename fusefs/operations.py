@@ -25,7 +25,7 @@ from fusefs.errnos import boundary
 from fusefs.handles import Handle, HandleTable, Listing
 from fusefs.invalidate import Notifier
 from fusefs.lanes import Lanes
-from fusefs.layout import BLOCK, Stat
+from fusefs.layout import BLOCK, Stat, kept_time
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
 from fusefs.view import View
 from fusefs.working import Notice, WorkingDirectory
@@ -174,7 +174,7 @@ class Operations(pyfuse3.Operations):
             attr.st_mode if fields.update_mode else None,
             attr.st_uid if fields.update_uid else None,
             attr.st_gid if fields.update_gid else None,
-            attr.st_mtime_ns if fields.update_mtime and not fields.update_size else None,
+            kept_time(attr.st_mtime_ns) if fields.update_mtime and not fields.update_size else None,
         )
         if changes != NOTHING:
             await self._lanes.idle(node)

@@ -20,6 +20,8 @@ from storage.model.names import MAX_NAME
 from storage.model.records import Entry, Kind
 
 PAGE = 512
+REMEMBERED = 1 << 17
+"""A listing that is begun again forgets its old positions when it has more: a directory may change for ever under it."""
 
 
 class Notice(NamedTuple):
@@ -123,10 +125,9 @@ class WorkingDirectory(Placed):
         self._gone(name)
 
     def _note(self, name: bytes) -> None:
-        """Read what a known entry is while it is there: whoever has it open goes on asking."""
         node = self.children.get(name)
         if node is not None:
-            node.current()
+            node.note()
 
     def _gone(self, name: bytes) -> None:
         node = self.children.get(name)
@@ -232,9 +233,10 @@ def _same_inode(node: Placed, entry: Entry) -> bool:
 
 
 class WorkingListing(Listing):
-    """Entries of a working directory in the order of their names; a position is a count of names that were listed.
+    """Entries of a working directory in the order of their names; position p is that behind the p-th name listed so far.
 
-    What stays is listed exactly once, whatever comes and goes meanwhile: reading goes on behind the last name.
+    What stays is listed exactly once, whatever comes and goes meanwhile: reading goes on behind a name. A position keeps
+    its meaning while the directory is open, also after reading has gone back and on again.
     """
 
     def __init__(self, directory: WorkingDirectory) -> None:
@@ -242,15 +244,14 @@ class WorkingListing(Listing):
         self._directory = directory
         self._names: list[bytes] = []
         self._page: list[tuple[bytes, Entry]] = []
-        self._next = 0
+        self._at = 0
 
     def entries(self, position: int) -> Entries:
         """Name, node and following position of everything from `position` on."""
-        if position == 0:
-            self._names, self._page = [], []
-        elif position < len(self._names):
-            del self._names[position:]
-            self._page = []
+        if position == 0 and len(self._names) > REMEMBERED:
+            self._names = []
+        if position != self._at or position == 0:
+            self._page, self._at = [], min(position, len(self._names))
         while True:
             if not self._page:
                 self._page = self._read()
@@ -258,16 +259,24 @@ class WorkingListing(Listing):
             if not self._page:
                 return
             name, entry = self._page[-1]
+            following = self._behind(name)
             if name != CONTROL or self._directory.parent is not None:
-                yield name, self._directory.made(name, entry), len(self._names) + 1
+                yield name, self._directory.made(name, entry), following
             # Only once the next is asked for has this one found room.
-            self._names.append(name)
+            self._at = following
             self._page.pop()
+
+    def _behind(self, name: bytes) -> int:
+        """The position behind a name that is listed now: the one it had when it was listed here before, or a new one."""
+        if self._at == len(self._names) or self._names[self._at] != name:
+            self._names.append(name)
+            return len(self._names)
+        return self._at + 1
 
     def _read(self) -> list[tuple[bytes, Entry]]:
         if self._directory.gone:
             return []
-        after = self._names[-1] if self._names else b""
+        after = self._names[self._at - 1] if self._at else b""
         try:
             return list(islice(self._directory.branch.tree.entries(self._directory.path, after), PAGE))
         except (NotFound, NotADirectory):

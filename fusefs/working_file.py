@@ -86,6 +86,10 @@ class Placed(Node):
             self.entry = self.branch.tree.entry(self.path)
         return self.entry
 
+    def note(self) -> None:
+        """Read what it is while it is there: whoever has it open goes on asking when it is gone."""
+        self.current()
+
     def stat(self) -> Stat:
         """What stat says."""
         there, entry = self.branch, self.entry or self.current()
@@ -120,24 +124,35 @@ class Placed(Node):
         """Whether anything is still to be staged."""
         return False
 
+    @property
+    def apart(self) -> bool:
+        """Whether its attributes are changed here alone: it has no place in the tree, or is staged as a whole later."""
+        return bool(self.gone)
+
     def change(self, changes: Changes) -> None:
         """Set mode, owner or mtime."""
         mode = None if changes.mode is None else changes.mode & PERMISSIONS
-        if self.gone:
+        # For a directory, 0 would say that no time is kept.
+        mtime = 1 if changes.mtime == 0 and self.is_directory else changes.mtime
+        if self.apart:
             self.entry = _changed(self.current(), mode, changes)
             return
         self.entry = self.branch.tree.set_attributes(
-            self.path, mode=mode, uid=changes.uid, gid=changes.gid, mtime=changes.mtime
+            self.path, mode=mode, uid=changes.uid, gid=changes.gid, mtime=mtime
         )
 
     def xattrs(self) -> list[bytes]:
-        """The kept ones and those that arborfs derives."""
+        """The kept ones and those that arborfs derives from what is in the tree."""
+        if self.gone:
+            return [name for name, _ in self.current().attributes.xattrs]
         schema = self.parent.current().schema if self.parent is not None and not self.parent.gone else None
         return xattrs.names(self.current(), schema, self._tip())
 
     def xattr(self, name: bytes) -> bytes:
         """A kept or derived attribute. NoAttribute."""
         xattrs.check_name(name)
+        if self.gone and xattrs.is_derived(name):
+            raise NoAttribute("nothing is derived of what is not in the tree")
         schema = self.parent.current().schema if self.parent is not None and not self.parent.gone else None
         return xattrs.value(name, self.current(), schema, self._stored, self._tip() if name == xattrs.COMMIT else None)
 
@@ -152,9 +167,16 @@ class Placed(Node):
         xattrs.check_name(name)
         if xattrs.is_derived(name):
             return
-        if value is None and all(name != known for known, _ in self.current().attributes.xattrs):
+        entry = self.current()
+        pairs = dict(entry.attributes.xattrs)
+        if value is None and pairs.pop(name, None) is None:
             raise NoAttribute(f"there is no attribute {name!r}")
-        self.entry = self.branch.tree.set_attributes(self.path, xattrs={name: value})
+        if not self.apart:
+            self.entry = self.branch.tree.set_attributes(self.path, xattrs={name: value})
+            return
+        if value is not None:
+            pairs[name] = value
+        self.entry = replace(entry, attributes=replace(entry.attributes, xattrs=tuple(sorted(pairs.items()))))
 
 
 def _changed(entry: Entry, mode: int | None, changes: Changes) -> Entry:
@@ -169,12 +191,23 @@ def _changed(entry: Entry, mode: int | None, changes: Changes) -> Entry:
 
 
 class WorkingLink(Placed):
-    """A symbolic link of a working tree."""
+    """A symbolic link of a working tree. `noted` is its target, read before it was removed."""
 
-    __slots__ = ()
+    __slots__ = ("noted",)
+
+    def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
+        super().__init__(branch, parent, name, entry)
+        self.noted = b""
+
+    def note(self) -> None:
+        """Read what it is while it is there."""
+        super().note()
+        self.noted = self.target()
 
     def target(self) -> bytes:
         """Where it leads."""
+        if self.noted and self.gone:
+            return self.noted
         # Asked for anew: a commit may have moved a long target since `entry` was read.
         return self.branch.tree.readlink(self.branch.tree.entry(self.path))
 
@@ -284,28 +317,16 @@ class WorkingFile(Placed):
         else:
             (self.buffer or self._edit()).truncate(size)
 
+    @property
+    def apart(self) -> bool:
+        """Whether its attributes are changed here alone: they are staged together with the contents, or not at all."""
+        return self.unstaged or bool(self.gone)
+
     def change(self, changes: Changes) -> None:
         """Set mode, owner or mtime; together with the contents where those are still to be staged."""
-        if not self.unstaged:
-            super().change(changes)
-            return
-        assert self.buffer is not None
-        self.entry = _changed(self.current(), None if changes.mode is None else changes.mode & PERMISSIONS, changes)
-        if changes.mtime is not None:
+        super().change(changes)
+        if changes.mtime is not None and self.buffer is not None:
             self.buffer.mtime = changes.mtime
-
-    def set_xattr(self, name: bytes, value: bytes | None) -> None:
-        """Keep an attribute, or remove it; together with the contents where those are still to be staged."""
-        if not self.unstaged or xattrs.is_derived(name) or not name.startswith(xattrs.USER):
-            super().set_xattr(name, value)
-            return
-        entry = self.current()
-        pairs = dict(entry.attributes.xattrs)
-        if value is None and pairs.pop(name, None) is None:
-            raise NoAttribute(f"there is no attribute {name!r}")
-        if value is not None:
-            pairs[name] = value
-        self.entry = replace(entry, attributes=replace(entry.attributes, xattrs=tuple(sorted(pairs.items()))))
 
     # Staging
 
