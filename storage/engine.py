@@ -25,7 +25,7 @@ from storage.errors import (
     NotMerged,
     RepositoryExists,
 )
-from storage.home import Config, folder, read_config, start_index, write_state
+from storage.home import Config, folder, mark_clean, read_config, start_index
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
@@ -167,7 +167,7 @@ class Engine:
         if failed_segments(self._index):
             return  # the index says more than the disk may hold: after a boot it is not to be trusted
         self._index.sync()
-        write_state(folder(self.path), clean=True)
+        mark_clean(folder(self.path), self._index)
 
     def __enter__(self) -> Engine:
         """The engine itself."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
 from storage.disk import files
-from storage.disk.index import Index
+from storage.disk.index import Index, is_whole
 from storage.disk.locks import boot_id
 from storage.disk.segments import FORMAT_VERSION, Segments
 from storage.errors import Corrupt, NewerFormat, NotARepository
@@ -27,10 +28,14 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """`state.json`: the boot in which the index was last open, and whether it was closed in good order."""
+    """`state.json`: the boot in which the index was last open, and whether it was closed in good order.
+
+    `stamp` stands in the index too: it tells that very index from any copy made before it was last opened.
+    """
 
     boot: str
     clean: bool
+    stamp: str = ""
 
 
 def folder(path: Path) -> Path:
@@ -65,7 +70,7 @@ def start_index(home: Path, *, fresh: bool) -> bool:
     except (OSError, msgspec.MsgspecError):
         state = State("", False)
     trusted = state.clean or state.boot == boot_id()
-    needed = not fresh and not (trusted and (home / "index" / "data.mdb").exists())
+    needed = not fresh and not (trusted and _fits(home, state.stamp))
     (home / "tmp").mkdir(exist_ok=True)
     for left in (home / "tmp").iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -73,6 +78,27 @@ def start_index(home: Path, *, fresh: bool) -> bool:
         rebuild_index(home)
     bind_index(home)
     return needed
+
+
+def _fits(home: Path, stamp: str) -> bool:
+    """Whether the index is whole, and the one that was last open here: a copy from an earlier day is not."""
+    if not is_whole(home / "index"):
+        return False
+    try:
+        index = Index(home / "index")
+    except Corrupt:
+        return False
+    try:
+        return _stamp(index) == stamp
+    except Corrupt:
+        return False
+    finally:
+        index.close()
+
+
+def _stamp(index: Index) -> str:
+    with index.read() as txn:
+        return (txn.get(b"stamp", db=index.meta) or b"").decode()
 
 
 def bind_index(home: Path) -> None:
@@ -84,11 +110,17 @@ def bind_index(home: Path) -> None:
         if txn.get(b"boot", db=index.meta) != boot:
             index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
             txn.put(b"boot", boot, db=index.meta)
+        txn.put(b"stamp", os.urandom(8).hex().encode(), db=index.meta)
+    stamp = _stamp(index)
     renew_failed(index, Segments(home / "segments"))
     index.close()
-    write_state(home, clean=False)
+    _write_state(home, clean=False, stamp=stamp)
 
 
-def write_state(home: Path, *, clean: bool) -> None:
-    """Note, durably, that the index belongs to this boot and whether it was closed in good order."""
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean)))
+def mark_clean(home: Path, index: Index) -> None:
+    """Note, durably, that the index was closed in good order."""
+    _write_state(home, clean=True, stamp=_stamp(index))
+
+
+def _write_state(home: Path, *, clean: bool, stamp: str) -> None:
+    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp)))

@@ -219,6 +219,19 @@ def _environment(folder: Path) -> lmdb.Environment:
     return environment
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether an index is there and has all its pages. Nobody may have it open: a page that is missing kills who reads it."""
+    try:
+        size = (folder / "data.mdb").stat().st_size
+        environment = lmdb.open(str(folder), readonly=True, create=False, lock=False, map_size=max(size, 1 << 20))
+    except (lmdb.Error, OSError):
+        return False
+    try:
+        return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] <= size
+    finally:
+        environment.close()
+
+
 def number_key(value: int) -> bytes:
     """A number as a key that sorts like it."""
     return value.to_bytes(_NUMBER, "big")
