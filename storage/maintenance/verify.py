@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
-from storage.disk.index import Index
-from storage.disk.segments import RecordKind, SegmentKind, Segments, checksum
+from storage.disk.index import Index, number_key
+from storage.disk.segments import (
+    FILE_SIZE,
+    RECORD_SIZE,
+    RecordKind,
+    SegmentKind,
+    Segments,
+    checksum,
+    parse_file_header,
+    scan,
+)
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt
 from storage.model.chunking import decode_chunks, unpack
@@ -14,7 +25,7 @@ from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
 from storage.stores.log import END
 from storage.stores.objects import OBJECT_ROW, object_place
-from storage.stores.recovery import Problem
+from storage.stores.recovery import Problem, hole_key
 from storage.stores.refs import Refs
 from storage.stores.staging import Staging
 from storage.tree.node import EMPTY, BadNode, Inner, decode
@@ -42,6 +53,7 @@ class _Verification:
         self._problems: list[Problem] = []
         self._kinds: dict[Digest, int] = {}
         self._nodes: set[Digest] = set()
+        self._damaged: dict[int, list[int]] = {}
 
     def run(self, progress: Progress | None) -> list[Problem]:
         with self._index.read() as txn:
@@ -50,9 +62,9 @@ class _Verification:
             self._object(Digest(key), row)
             if progress is not None and (done % 256 == 0 or done == len(rows)):
                 progress(done, len(rows))
+        self._check_staging()
         self._check_ends()
         self._check_refs()
-        self._check_staging()
         return self._problems
 
     def _report(self, what: str, digest: bytes, where: str, advice: str = RESTORE) -> None:
@@ -71,6 +83,7 @@ class _Verification:
                 raise Corrupt("its contents do not have its digest")
             self._references(kind, data)
         except (ArborError, BadNode) as error:
+            self._damaged.setdefault(segment, []).append(offset)
             self._report(f"object {hexed(digest)} is damaged: {error}", digest, where)
 
     def _references(self, kind: int, data: bytes) -> None:
@@ -113,6 +126,28 @@ class _Verification:
                         self._report(f"segment {name} is missing", b"", name)
             elif path.stat().st_size < end:
                 self._report(f"segment {name} has {path.stat().st_size} bytes instead of {end}", b"", path.name)
+            else:
+                self._check_records(segment, path, end)
+
+    def _check_records(self, segment: int, path: Path, end: int) -> None:
+        """Look at every record, also those that no object lies in: a rebuild would need them."""
+        try:
+            for start, length in _holes(path, end):
+                met = any(where in range(start, start + length) for where in self._damaged.get(segment, ()))
+                if not met and not self._is_known(segment, start, length):
+                    self._report(
+                        f"{length} bytes of segment {segment:08x} from byte {start} on are no valid records",
+                        b"",
+                        f"segment {segment:08x} at byte {start}",
+                    )
+        except FileNotFoundError:
+            return  # a journal that was settled meanwhile
+        except Corrupt as error:
+            self._report(str(error), b"", path.name)
+
+    def _is_known(self, segment: int, start: int, length: int) -> bool:
+        with self._index.read() as txn:
+            return txn.get(hole_key(segment, start), db=self._index.meta) == number_key(length)
 
     def _check_refs(self) -> None:
         missing = {digest for digest in self._nodes - self._kinds.keys() if not self._stored(digest)}
@@ -172,6 +207,8 @@ class _Verification:
                             value = self._staging.value(row.value)
                             self._staged_value(decode_entry(row.head, value))
                         except ArborError as error:
+                            if isinstance(row.value, Place):
+                                self._damaged.setdefault(row.value.segment, []).append(row.value.offset)
                             shown = entry_name.decode("utf-8", "backslashreplace")
                             self._report(
                                 f"staged {shown!r} on branch {name!r}: {error}", b"", "journal", "write it again"
@@ -187,6 +224,24 @@ class _Verification:
         for digest in missing:
             if not self._stored(digest):
                 raise Corrupt(f"chunk {hexed(digest)} is missing", digest=hexed(digest))
+
+
+def _holes(path: Path, end: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of everything up to `end` that is no valid record."""
+    at = FILE_SIZE
+    with path.open("rb") as file:
+        parse_file_header(file.read(FILE_SIZE), path)
+        with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
+            for record in scan(data, path):
+                if record.payload is None:
+                    continue
+                record.payload.release()
+                start = record.place.offset - RECORD_SIZE
+                if start > at:
+                    yield at, start - at
+                at = record.place.offset + record.place.length
+    if at < end:
+        yield at, end - at
 
 
 def _rows(leaf: object) -> Iterator[tuple[bytes, bytes, bytes]]:

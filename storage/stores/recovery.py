@@ -14,6 +14,7 @@ from storage.disk import files
 from storage.disk.index import GENERATION, Index, Txn, number_key
 from storage.disk.segments import (
     FILE_SIZE,
+    RECORD_SIZE,
     Found,
     RecordKind,
     Segments,
@@ -43,6 +44,8 @@ from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
 from storage.tree.node import EMPTY, BadNode, Leaf, decode
 
 BATCH = 20_000
+HOLE = b"hole/"
+"""Before a segment's id and an offset, in the table `meta`: from there on so many bytes are no valid records."""
 _LENGTH_SIZE = 4
 
 
@@ -180,12 +183,20 @@ def _index_segment(
                 if record.payload is None:
                     report.problems.append(_damaged(record))
                 else:
+                    start = record.place.offset - RECORD_SIZE
+                    if start > end:
+                        txn.put(hole_key(segment, end), number_key(start - end), db=index.meta)
                     end = record.place.offset + record.place.length
                     _index_record(index, txn, record, changes, commits)
                 if number == BATCH:
                     done = False
                     break
             txn.put(number_key(segment), END.pack(end, 0), db=index.ends)
+
+
+def hole_key(segment: int, offset: int) -> bytes:
+    """The key of a hole that a rebuild met: what a power loss took, or damage, which the rebuild reported."""
+    return HOLE + number_key(segment) + number_key(offset)
 
 
 def _records(path: Path) -> Iterator[Found]:

@@ -1,6 +1,7 @@
 """Wrong bytes and full disks: noticed, named, and everything else stays readable."""
 
 import os
+import random
 import subprocess
 from pathlib import Path
 
@@ -137,3 +138,42 @@ def test_a_full_disk_is_reported_and_what_was_staged_before_is_intact(small_disk
         assert again.branches() == {"main": tip}
         assert read(again.working_tree("main"), b"after") == b"after"
         assert verify(again) == []
+
+
+def test_a_change_of_any_byte_is_found(repository):
+    """By `verify`, wherever it is; and reading gives the right bytes or an error that says where."""
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        for number in range(12):
+            tree.put_file((b"%d" % number,), BytesSource(b"contents %d" % number * 30))
+        tree.put_file((b"chunk",), BytesSource(bytes(range(256)) * 20))
+        tree.commit("one")
+        tree.put_file((b"staged",), BytesSource(b"staged" * 30))
+    rng = random.Random(5)
+    for path in sorted((repository / ".arborfs" / "segments").iterdir()):
+        whole = path.read_bytes()
+        for at in sorted(rng.sample(range(len(whole)), min(400, len(whole)))):
+            told = f"{path.name}, byte {at}"
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            with Engine.open(repository) as engine:
+                tree = engine.working_tree("main")
+                for name, data in (
+                    (b"3", b"contents 3" * 30),
+                    (b"chunk", bytes(range(256)) * 20),
+                    (b"staged", b"staged" * 30),
+                ):
+                    try:
+                        found = bytes(tree.open((name,))[1].read(0, 10_000))
+                    except Corrupt as error:
+                        assert "segment" in str(error), told
+                    else:
+                        assert found == data, told
+                try:
+                    assert verify(engine) != [], told
+                except Corrupt as error:
+                    assert "segment" in str(error), told
+        path.write_bytes(whole)
+    with Engine.open(repository) as engine:
+        assert verify(engine) == []
