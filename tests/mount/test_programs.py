@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -96,44 +95,6 @@ def test_dd(main, tmp_path):
     expected = bytearray(data)
     expected[7000:12000] = data[3000:8000]
     assert (main / "data").read_bytes() == expected
-
-
-def test_git(main):
-    (main / "work").mkdir()
-
-    def git(*words: str) -> str:
-        return run(
-            "git", "-c", "user.name=Ada", "-c", "user.email=a@b", "-c", "safe.directory=*", *words, cwd=main / "work"
-        )
-
-    git("init", "-q")
-    run("cp", "-r", SOURCES, main / "work" / "storage")
-    git("add", ".")
-    git("commit", "-q", "-m", "one")
-    (main / "work" / "storage" / "errors.py").write_text("changed")
-    assert "M storage/errors.py" in git("status", "--short")
-    git("stash")
-    assert git("status", "--short") == ""
-    git("fsck", "--strict")
-    git("gc", "-q")
-    git("clone", "-q", ".", "clone")
-    assert (main / "work" / "clone" / "storage" / "errors.py").stat().st_size > 1000
-
-
-def test_sqlite(main):
-    for mode in ("delete", "truncate"):
-        with sqlite3.connect(main / f"{mode}.db") as database:
-            database.execute(f"pragma journal_mode={mode}")
-            database.execute("create table t (x integer primary key, y text)")
-            for number in range(200):
-                database.execute("insert into t values (?, ?)", (number, "y" * number))
-                if number % 50 == 0:
-                    database.commit()
-        database.close()
-        database = sqlite3.connect(main / f"{mode}.db")
-        assert database.execute("select count(*) from t").fetchone() == (200,)
-        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-        database.close()
 
 
 def test_python_imports_from_a_snapshot(main):
