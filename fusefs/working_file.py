@@ -15,7 +15,7 @@ from fusefs.handles import Handle, prefetching
 from fusefs.layout import LONG, PERMISSIONS, Owner, Path, Stat, entry_stat
 from fusefs.nodes import Changes, NoAttribute, Node, Stale
 from fusefs.rejections import Rejections
-from storage.errors import SchemaMismatch
+from storage.errors import IsADirectory, NotADirectory, NotFound, SchemaMismatch
 from storage.model.digest import Digest
 from storage.model.records import Attributes, Entry, Kind
 from storage.stores.contents import Content
@@ -252,7 +252,12 @@ class WorkingFile(Placed):
         return FileHandle(self)
 
     def _load(self) -> None:
-        entry, content = self.branch.tree.open(self.path)
+        try:
+            entry, content = self.branch.tree.open(self.path)
+        except (NotFound, NotADirectory, IsADirectory):
+            # Not ENOENT: the kernel must look again, as whoever opens may want to make the file that is not there.
+            self.vanish(Gone.REPLACED)
+            raise Stale("another process has removed or moved the file") from None
         if self.entry is not None and entry != self.entry and not same_contents(self.entry, entry):
             self.vanish(Gone.REPLACED)
             raise Stale("another process has replaced the file")

@@ -72,6 +72,14 @@ def test_opening_is_never_stale(mount, tree):
         assert (mount.main / "f").read_bytes() == b"the other's %d" % number
 
 
+def test_writing_to_a_name_that_another_process_removed_makes_it_anew(mount, tree):
+    for number in range(20):
+        (mount.main / "f").write_bytes(b"first")
+        tree.remove((b"f",))
+        (mount.main / "f").write_bytes(b"second %d" % number)
+        assert (mount.main / "f").read_bytes() == b"second %d" % number
+
+
 def test_removed_files_go(mount, tree):
     (mount.main / "f").write_bytes(b"x")
     with open(mount.main / "f", "rb", buffering=0) as old:

@@ -169,6 +169,16 @@ class TestWorkingTrees:
             node.open(os.O_RDONLY)
         assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 100)) == b"another"
 
+    def test_a_file_that_another_process_removed_is_looked_up_again(self, root, engine):
+        """Stale, not NotFound: who opens with O_CREAT gets a new file then, and not ENOENT."""
+        put(engine, "f", b"one")
+        node = root.child(b"f")
+        self.table.remember(node)
+        engine.working_tree("main").remove((b"f",))
+        with pytest.raises(Stale):
+            node.open(os.O_WRONLY)
+        assert b"f" not in root.children
+
     def test_opening_sees_what_others_staged_also_while_the_file_is_open(self, root, engine):
         put(engine, "f", b"one")
         node = root.child(b"f")
