@@ -40,6 +40,8 @@ _WORTH = 0.9  # a chunk that does not shrink below this is kept raw: reading it 
 blosc.use_threads = False
 _zstd = Zstd(level=3)
 _blosc = blosc.Blosc("lz4", clevel=5, shuffle=blosc.SHUFFLE)
+# Of what comes out, in the header (https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst).
+_BLOSC_LENGTH = slice(4, 8)
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
 
@@ -74,9 +76,11 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
         decode = _zstd.decode if codec == Codec.ZSTD else _blosc.decode
         if codec not in (Codec.ZSTD, Codec.BLOSC):
             raise Corrupt(f"a record is packed with codec {codec}, which this version does not know")
+        if codec == Codec.BLOSC and int.from_bytes(data[_BLOSC_LENGTH], "little") != length:
+            raise Corrupt("a record claims another length than its index row")  # Blosc would make room for it
         try:
             plain = decode(data)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, SystemError) as error:
             raise Corrupt(f"a record cannot be unpacked: {error}") from error
     if len(plain) != length:
         raise Corrupt(f"a record unpacks to {len(plain)} bytes instead of {length}")

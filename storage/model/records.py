@@ -147,6 +147,9 @@ def directory_entry(
     return Entry(Kind.DIRECTORY, size, mtime, attributes, 0, value)
 
 
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What msgspec raises for bytes that it cannot decode: text that is no UTF-8 comes as the second."""
+
 _encoder = msgspec.msgpack.Encoder()
 _attributes_decoder = msgspec.msgpack.Decoder(Attributes)
 
@@ -162,7 +165,7 @@ def decode_attributes(data: bytes) -> Attributes:
         return PLAIN
     try:
         return _attributes_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise Corrupt(f"attributes cannot be read: {error}") from error
 
 
@@ -249,7 +252,7 @@ def decode_commit(data: bytes) -> Commit:
     """The commit that encode_commit wrote; Corrupt for anything else."""
     try:
         c = _commit_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise Corrupt(f"a commit cannot be read: {error}") from error
     root = decode_entry(c.head, c.value)
     if root.kind is not Kind.DIRECTORY or any(len(parent) != DIGEST_SIZE for parent in c.parents):
@@ -324,7 +327,7 @@ def decode_refs_record(data: bytes) -> RefsRecord:
     """The operation that encode_record wrote; Corrupt for anything else."""
     try:
         return _refs_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise Corrupt(f"an operation record cannot be read: {error}") from error
 
 
@@ -332,5 +335,5 @@ def decode_stage_record(data: bytes | memoryview) -> StageRecord:
     """The staging change that encode_record wrote; Corrupt for anything else."""
     try:
         return _stage_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise Corrupt(f"a staging record cannot be read: {error}") from error

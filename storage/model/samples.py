@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -142,6 +143,19 @@ def canonical_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return out.getvalue()
 
 
+# The last one comes from Python's own tokenizer, by which numpy reads headers.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+)
+
+
 def parse_header(start: bytes | bytearray | memoryview) -> Header:
     """Read the header that a .npy file starts with; InvalidSample where it is not one that can be trusted.
 
@@ -156,7 +170,7 @@ def parse_header(start: bytes | bytearray | memoryview) -> Header:
         if version not in _READERS:
             raise ValueError(f"format version {version} is not one of {', '.join(map(str, _READERS))}")
         shape, fortran, dtype = _READERS[version](stream, max_header_size=HEADER_MAX)
-    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise InvalidSample(f"the .npy header cannot be read: {str(error)[:200]}") from error
     if dtype.hasobject:
         raise InvalidSample(f"dtype {dtype} holds pickled Python objects, which are never loaded", found=str(dtype))

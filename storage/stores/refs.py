@@ -14,9 +14,9 @@ import msgspec
 
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
-from storage.errors import Conflict, Exists, NotFound
+from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
-from storage.model.records import Author, Fence, Place, RefsRecord, encode_record
+from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
 from storage.stores.log import Log
 from storage.stores.staging import StagedDirectory, Staging, apply_fence, drop_directory, note_change, put_directory
 from storage.tree.node import EMPTY
@@ -39,7 +39,9 @@ class BranchRef:
 
     @classmethod
     def decode(cls, data: bytes) -> BranchRef:
-        """What encode wrote."""
+        """What encode wrote; Corrupt for anything else."""
+        if len(data) != _BRANCH_VALUE.size:
+            raise Corrupt(f"a branch's value has {len(data)} bytes instead of {_BRANCH_VALUE.size}")
         tip, root_id = _BRANCH_VALUE.unpack(data)
         return cls(None if tip == NO_DIGEST else Digest(tip), root_id)
 
@@ -93,8 +95,11 @@ def encode_tag(tag: TagRef) -> bytes:
 
 
 def decode_tag(data: bytes) -> TagRef:
-    """The tag that encode_tag wrote."""
-    return msgspec.msgpack.decode(data, type=TagRef)
+    """The tag that encode_tag wrote; Corrupt for anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=TagRef)
+    except MALFORMED as error:
+        raise Corrupt(f"a tag cannot be read: {error}") from error
 
 
 def change_refs(
