@@ -8,6 +8,7 @@ contents must always give the same chunks.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -40,8 +41,7 @@ _WORTH = 0.9  # a chunk that does not shrink below this is kept raw: reading it 
 blosc.use_threads = False
 _zstd = Zstd(level=3)
 _blosc = blosc.Blosc("lz4", clevel=5, shuffle=blosc.SHUFFLE)
-# Of what comes out, in the header (https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst).
-_BLOSC_LENGTH = slice(4, 8)
+_BLOSC = struct.Struct("<BBBBIII")
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
 
@@ -76,8 +76,8 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
         decode = _zstd.decode if codec == Codec.ZSTD else _blosc.decode
         if codec not in (Codec.ZSTD, Codec.BLOSC):
             raise Corrupt(f"a record is packed with codec {codec}, which this version does not know")
-        if codec == Codec.BLOSC and int.from_bytes(data[_BLOSC_LENGTH], "little") != length:
-            raise Corrupt("a record claims another length than its index row")  # Blosc would make room for it
+        if codec == Codec.BLOSC:
+            _check_blosc(data, length)
         try:
             plain = decode(data)
         except (RuntimeError, ValueError, SystemError) as error:
@@ -85,6 +85,18 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
     if len(plain) != length:
         raise Corrupt(f"a record unpacks to {len(plain)} bytes instead of {length}")
     return plain
+
+
+def _check_blosc(data: bytes | memoryview, length: int) -> None:
+    """Corrupt unless the header of a Blosc buffer is true: the library believes what it says of lengths.
+
+    Format: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    """
+    if len(data) < _BLOSC.size:
+        raise Corrupt("a record is shorter than its packing's header")
+    _, _, _, _, plain, block, packed = _BLOSC.unpack_from(data)
+    if plain != length or packed != len(data) or not 0 < block <= max(plain, 1):
+        raise Corrupt("the header of a packed record contradicts its lengths")
 
 
 @dataclass(frozen=True, slots=True)
