@@ -61,9 +61,9 @@ def test_cp_a(main, tree):
 
 
 def test_tar_in_and_out(main, tree, tmp_path):
-    run("sh", "-c", f"tar -C {tree} -cf - . | tar -C {main} -xpf -")
-    run("sh", "-c", f"mkdir {tmp_path}/out && tar -C {main} -cf - . | tar -C {tmp_path}/out -xpf -")
-    run("diff", "-r", "--no-dereference", tree, tmp_path / "out")
+    run("sh", "-c", f"tar -C {tree} --format=posix -cf - . | tar -C {main} -xpf -")
+    run("sh", "-c", f"mkdir {tmp_path}/out && tar -C {main} --format=posix -cf - . | tar -C {tmp_path}/out -xpf -")
+    same(tree, tmp_path / "out")
 
 
 def test_mv_and_rm(main, tree):

@@ -172,10 +172,11 @@ def test_an_editor_saves(place):
     path.rename(place / "text~")
     path.write_text("after\n")
     (place / "text~").unlink()
-    run("sed", "-i", "s/after/edited/", path)
+    path.write_text("c\nafter\nb\n")
+    run("sed", "-i", "s/after/a/", path)
     run("sort", "-o", path, path)
     assert os.listdir(place) == ["text"]
-    assert path.read_text() == "edited\n"
+    assert path.read_text() == "a\nb\nc\n"
 
 
 def test_hdf5_files_grow_in_place(place):
