@@ -6,6 +6,7 @@ The only module beside the daemon that knows pyfuse3.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -30,7 +31,10 @@ from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
 from fusefs.view import View
 from fusefs.working import Notice, WorkingDirectory
 from fusefs.working_file import WorkingFile
-from storage.errors import Exists, NotFound
+from storage.errors import ArborError, Exists, NotFound
+from storage.model.names import path_text
+
+log = logging.getLogger("fusefs")
 
 handler = boundary(FUSEError)
 
@@ -321,9 +325,13 @@ class Operations(pyfuse3.Operations):
             if handle.file is not None and handle.file.unstaged:
                 await self._staged_or_logged(handle.file)
 
-    @handler
     async def _staged_or_logged(self, file: WorkingFile) -> None:
-        await self._lanes.stage(file)
+        # One file that cannot be staged must not keep the others from it.
+        try:
+            await self._lanes.stage(file)
+        except (ArborError, OSError) as error:
+            log.warning("%s was not staged: %s", path_text(file.path) if not file.gone else "a removed file", error)
+            file.give_up()
 
     # Open directories
 

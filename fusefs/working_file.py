@@ -280,6 +280,13 @@ class WorkingFile(Placed):
             self.buffer = None
         return refused
 
+    def give_up(self) -> None:
+        """Nothing more will be written or staged; bytes that were refused are kept aside."""
+        if self.buffer is not None and self.buffer.changed:
+            if self.failure is not None and not self.gone:
+                self._reject()
+            self.buffer.changed = False
+
     def _reject(self) -> None:
         assert self.buffer is not None
         assert self.failure is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -12,11 +13,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fusefs import mountinfo
 from storage.engine import Engine
 from storage.maintenance.verify import verify
+from storage.model.records import Attributes
+from storage.model.samples import make_schema
 from tests.conftest import PATIENCE, Mounts, alive, arborfs, fuse_missing, is_mounted, wait_until
 
 
@@ -90,6 +94,27 @@ class TestEnding:
         with pytest.raises(OSError, match="Errno"):
             file.close()
         assert stored(repository) == {b"open": b"written, never closed"}
+
+    def test_a_refused_file_does_not_keep_others_from_being_staged(self, mount, repository):
+        with Engine.open(repository) as engine:
+            schema = make_schema(np.dtype("<f8"), (2,), uuid="u")
+            engine.working_tree("main").make_directory((b"d",), attributes=Attributes(schema=schema))
+        open_files = []
+        for name in ["d/misfit.npy", *map(str, range(1000))]:
+            file = open(mount.main / name, "wb", buffering=0)
+            file.write(b"written, never closed")
+            open_files.append(file)
+        mount.expect("d/misfit.npy was not staged")
+        os.kill(mount.pid, signal.SIGTERM)
+        mount.await_end()
+        for file in open_files:
+            with contextlib.suppress(OSError):
+                file.close()
+        with Engine.open(repository) as engine:
+            tree = engine.working_tree("main")
+            assert all(tree.entry((b"%d" % number,)).size == 21 for number in range(1000))
+        kept = list((repository / ".arborfs" / "rejected").rglob("*"))
+        assert b"written, never closed" in [path.read_bytes() for path in kept if path.is_file()]
 
     @pytest.mark.parametrize("command", [["fusermount3", "-u"], ["umount"]])
     def test_unmounted_by_others(self, mount, repository, command):
