@@ -43,10 +43,6 @@ from storage.stores.staging import STAGED_ID, LeafRow, Where
 from storage.tree.node import EMPTY
 from storage.working import WorkingReader, staged_id
 
-PAGE = 512
-"""Entries read in one transaction while a directory is listed."""
-_TRIES = 5
-
 
 class WorkingTree(WorkingReader):
     """The writable tree of one branch. Thread-safe; several processes may change one branch at once."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from storage.errors import StorageFailed, StorageFull
@@ -33,7 +34,8 @@ def append(fd: int, parts: list[bytes | memoryview], offset: int) -> int:
         for first in range(0, len(parts), 512):
             at = _write_all(fd, parts[first : first + 512], at)
     except OSError as error:
-        os.ftruncate(fd, offset)
+        with suppress(OSError):  # what stays was never acknowledged, and the first error is the one to tell
+            os.ftruncate(fd, offset)
         raise failure(error, "write to the repository") from error
     return at
 
