@@ -25,7 +25,7 @@ from storage.errors import (
     NotMerged,
     RepositoryExists,
 )
-from storage.home import Config, folder, mark_clean, read_config, start_index
+from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
@@ -136,7 +136,7 @@ class Engine:
         presence = Presence(home / "lock")
         rebuilt: list[bool] = []
         try:
-            alone = presence.enter(lambda: rebuilt.append(start_index(home, fresh=False)))
+            alone = presence.enter(lambda: rebuilt.append(start_index(home, fresh=False)), partial(is_started, home))
             if not alone and not (home / "index" / "data.mdb").exists():
                 raise Corrupt(
                     f"the index of {path} is missing while other processes have the repository open: "

@@ -63,12 +63,22 @@ def read_config(path: Path) -> Config:
         raise Corrupt(f"{where} cannot be read: {error}", where=str(where)) from error
 
 
+def _read_state(home: Path) -> State:
+    try:
+        return msgspec.json.decode((home / "state.json").read_bytes(), type=State)
+    except (OSError, msgspec.MsgspecError):
+        return State("", False)
+
+
+def is_started(home: Path) -> bool:
+    """Whether the index was started in this boot, and nobody was the last to close it since."""
+    state = _read_state(home)
+    return state.boot == boot_id() and not state.clean
+
+
 def start_index(home: Path, *, fresh: bool) -> bool:
     """Make the index fit to be opened, with the repository to ourselves; whether it was rebuilt."""
-    try:
-        state = msgspec.json.decode((home / "state.json").read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError):
-        state = State("", False)
+    state = _read_state(home)
     trusted = state.clean or state.boot == boot_id()
     needed = not fresh and not (trusted and _fits(home, state.stamp))
     (home / "tmp").mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,10 @@ def alone(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+PATIENCE = 5.0
+"""Seconds to try for the lock alone when others have it and nothing tells that they have recovered the repository."""
+
+
 class Presence:
     """A shared lock on the repository for as long as it is open in this process.
 
@@ -71,13 +76,19 @@ class Presence:
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
-    def enter(self, recover: Callable[[], object]) -> bool:
-        """Take the lock; `recover` runs first, alone, if nobody else has the repository open. Whether it ran."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    def enter(self, recover: Callable[[], object], recovered: Callable[[], bool] = lambda: True) -> bool:
+        """Take the lock; `recover` runs first, alone, if nobody else has the repository open. Whether it ran.
+
+        `recovered` tells, while the lock is shared, whether those who are here have done so. They need not have: who
+        held the lock alone a moment ago may have been leaving, or only looking.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not self._alone():
             fcntl.flock(self._fd, fcntl.LOCK_SH)
-            return False
+            # Shared, so nobody can leave as the last one any more.
+            if recovered() or time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
         recover()
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return True

@@ -1,8 +1,12 @@
 """The engine: commits, refs, revisions, rebuild, several of them at once."""
 
+import fcntl
+import json
+import os
 import shutil
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +29,7 @@ from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.records import Author
 from storage.model.samples import BytesSource
+from tests.conftest import wait_until
 
 
 def put(tree, text: str, data: bytes):
@@ -279,3 +284,27 @@ def test_the_writer_lock_is_per_branch_and_heals(engine, monkeypatch):
     monkeypatch.undo()
     assert engine.force_release_writer("main")
     assert not engine.force_release_writer("main")
+
+
+def test_who_opens_while_another_leaves_starts_the_index_again(repository):
+    """The one who leaves has marked the index clean: after a power loss it would be trusted, with changes unsynced."""
+    opened: list[Engine] = []
+    leaving = os.open(repository / ".arborfs" / "lock", os.O_RDWR)
+    state = repository / ".arborfs" / "state.json"
+    try:
+        fcntl.flock(leaving, fcntl.LOCK_EX)
+        assert json.loads(state.read_bytes())["clean"]
+        thread = threading.Thread(target=lambda: opened.append(Engine.open(repository)))
+        thread.start()
+        wait_until(lambda: _is_awaited(leaving), what="a process that waits for the lock")
+    finally:
+        os.close(leaving)
+    thread.join()
+    with opened[0]:
+        assert not json.loads(state.read_bytes())["clean"]
+    assert json.loads(state.read_bytes())["clean"]
+
+
+def _is_awaited(lock: int) -> bool:
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{os.fstat(lock).st_ino} " in line for line in waiting)
