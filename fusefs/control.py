@@ -25,6 +25,7 @@ from storage.model.names import path_text
 from storage.model.records import Commit
 
 Text = Callable[[], str]
+Report = Callable[[], dict[str, Any]]
 WRITING = os.O_WRONLY | os.O_RDWR
 MAX_MESSAGE = 1 << 20
 
@@ -234,21 +235,28 @@ class KeptHandle(Handle):
         os.close(self._descriptor)
 
 
-def branch_control(engine: Engine, branch: Branch) -> ControlDirectory:
+def _statistics(owner: Owner, report: Report) -> dict[bytes, Node]:
+    """What stands in every `.arborfs`: the figures of the whole mount."""
+    return {b"stats.json": ControlFile(owner, lambda: _json(report()))}
+
+
+def top_control(owner: Owner, report: Report) -> ControlDirectory:
+    """`.arborfs` at the top of a whole repository."""
+    return ControlDirectory(owner, _statistics(owner, report))
+
+
+def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDirectory:
     """`.arborfs` of a working tree."""
     owner, rejections = branch.owner, branch.rejections
-
-    def tip() -> Digest | None:
-        return branch.tree.tip()
-
     return ControlDirectory(
         owner,
-        {
-            b"commit": CommitFile(branch, lambda: _tip_text(tip())),
+        _statistics(owner, report)
+        | {
+            b"commit": CommitFile(branch, lambda: _tip_text(branch.tree.tip())),
             b"status": ControlFile(owner, lambda: _status(branch)),
             b"status.json": ControlFile(owner, lambda: _json(_status_rows(branch))),
-            b"log": ControlFile(owner, lambda: log_text(engine, tip())),
-            b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, tip()))),
+            b"log": ControlFile(owner, lambda: log_text(engine, branch.tree.tip())),
+            b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, branch.tree.tip()))),
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
             b"errors.json": ControlFile(owner, lambda: _json(rejections.errors())),
             b"rejected": RejectedDirectory(owner, rejections),
@@ -256,11 +264,12 @@ def branch_control(engine: Engine, branch: Branch) -> ControlDirectory:
     )
 
 
-def snapshot_control(engine: Engine, commit: Digest, owner: Owner) -> ControlDirectory:
+def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report) -> ControlDirectory:
     """`.arborfs` of a snapshot."""
     return ControlDirectory(
         owner,
-        {
+        _statistics(owner, report)
+        | {
             b"commit": ControlFile(owner, lambda: _tip_text(commit)),
             b"log": ControlFile(owner, lambda: log_text(engine, commit)),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, commit))),

@@ -142,16 +142,16 @@ def logging_to(path: Path | None, *, debug: bool) -> Iterator[None]:
     target: logging.Handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path)
     target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     interrupted = _Interrupted()
-    loggers = [logging.getLogger(name) for name in ("fusefs", "pyfuse3")]
+    loggers = [logging.getLogger(name) for name in ("fusefs", "arborfs", "pyfuse3")]
     for logger in loggers:
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
         logger.addHandler(target)
         logger.propagate = False
-    loggers[1].addFilter(interrupted)
+    loggers[-1].addFilter(interrupted)
     try:
         yield
     finally:
-        loggers[1].removeFilter(interrupted)
+        loggers[-1].removeFilter(interrupted)
         for logger in loggers:
             logger.removeHandler(target)
             logger.propagate = True

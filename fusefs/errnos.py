@@ -6,9 +6,11 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from time import perf_counter_ns
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from fusefs.nodes import CrossDevice, NameTooLong, NoAttribute, NoXattrs, Refused, Stale
+from fusefs.statistics import Statistics
 from storage import errors
 
 log = logging.getLogger("fusefs")
@@ -60,31 +62,59 @@ def errno_of(error: BaseException) -> int | None:
     return None
 
 
-def boundary(
-    reported: Callable[[int], Exception],
-) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """A decorator for request handlers: whatever they raise leaves them as `reported(errno)`.
+class Serving(Protocol):
+    """What has request handlers."""
 
-    pyfuse3 dies of any other exception. What the table does not know is EIO and goes to the log with its traceback;
-    damage on the disk goes there in a line.
+    statistics: Statistics
+
+
+S = TypeVar("S", bound=Serving)
+Handler = Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
+
+
+def boundary(reported: Callable[[int], Exception]) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
+    """A decorator for request handlers: they are counted and timed, and whatever they raise leaves them as
+    `reported(errno)`.
+
+    pyfuse3 dies of any other exception. Every EIO goes to the log with its traceback, whether the table foresaw it or
+    not; other damage, such as a full disk, goes there in a line.
     """
     passes = type(reported(errno.EIO))
 
-    def decorate(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    def decorate(handler: Handler[S, P, R]) -> Handler[S, P, R]:
+        """The handler inside the boundary."""
+        request = handler.__name__
+
         @functools.wraps(handler)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The handler's answer, or its error as the kernel may have it."""
+            started = perf_counter_ns()
             try:
-                return await handler(*args, **kwargs)
+                return await handler(self, *args, **kwargs)
             except Exception as error:  # The errno boundary.
                 if isinstance(error, passes):
                     raise
-                number = errno_of(error)
-                if number is None:
-                    log.exception("%s failed unexpectedly", handler.__name__)
-                elif isinstance(error, errors.Damage):
-                    log.error("%s: %s", handler.__name__, error)
-                raise reported(number or errno.EIO) from None
+                number = told(self.statistics, request, error)
+                raise reported(number) from None
+            finally:
+                self.statistics.note(request, perf_counter_ns() - started)
 
         return guarded
 
     return decorate
+
+
+def told(statistics: Statistics, request: str, error: Exception) -> int:
+    """The error number that the caller of a request gets; what somebody should look into is logged and remembered."""
+    foreseen = errno_of(error)
+    number = foreseen or errno.EIO
+    statistics.refused(number)
+    if number == errno.EIO:
+        why = str(error) if foreseen else "failed unexpectedly"
+        log.error("%s: %s", request, why, exc_info=error)
+    elif isinstance(error, errors.Damage):
+        log.error("%s: %s", request, error)
+    else:
+        return number
+    statistics.failed(request, number, error)
+    return number

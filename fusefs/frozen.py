@@ -6,13 +6,14 @@ prolly map finds it again. Only directories that the kernel knows something in a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fusefs import xattrs
 from fusefs.handles import ContentHandle, Entries, Handle, Listing
 from fusefs.layout import CONTROL, FOREVER, RANK_BITS, RANK_MASK, Owner, Stat, entry_stat
 from fusefs.nodes import Node, ReadOnlyNode, Refused, Stale
 from storage.errors import NotFound, ReadOnly
+from storage.model.digest import Digest
 from storage.model.records import Entry, Kind
 from storage.snapshot import Snapshot
 
@@ -167,10 +168,13 @@ class FrozenListing(Listing):
 
 
 class Snapshots:
-    """The directories of snapshots that are in use, by handle and by inode number."""
+    """The directories of snapshots that are in use, by handle and by inode number. `control` makes a commit's
+    `.arborfs`.
+    """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, control: Callable[[Digest], Node]) -> None:
         self.owner = owner
+        self._control = control
         self._handles: dict[int, FrozenDirectory] = {}
         self._inodes: dict[int, FrozenDirectory] = {}
         self._last = 0
@@ -184,13 +188,13 @@ class Snapshots:
         self._last += 1
         return self._last
 
-    def root(self, snapshot: Snapshot, name_timeout: float, control: Node) -> FrozenDirectory:
-        """The root of a snapshot, new; its name may be remembered for `name_timeout`."""
+    def root(self, snapshot: Snapshot, name_timeout: float) -> FrozenDirectory:
+        """The root of a snapshot, new, with its `.arborfs`; its name may be remembered for `name_timeout`."""
         handle = self.new_handle()
         directory = FrozenDirectory(self, snapshot, handle << RANK_BITS, snapshot.record.root)
         directory.handle = handle
         directory.name_timeout = name_timeout
-        directory.control = control
+        directory.control = self._control(snapshot.commit)
         return directory
 
     def directory(self, ino: int) -> FrozenDirectory | None:

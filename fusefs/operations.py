@@ -53,6 +53,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self._on_start = on_start
+        self.statistics = view.statistics
         self._view = view
         self._lanes = lanes
         self._notifier = notifier
@@ -62,10 +63,20 @@ class Operations(pyfuse3.Operations):
             self._table.remember(node)
         self._files: HandleTable[Handle] = HandleTable()
         self._directories: HandleTable[Listing] = HandleTable()
+        self.statistics.sources["open"] = self._open_counts
 
     def init(self) -> None:
         """The kernel has said hello."""
         self._on_start()
+
+    def _open_counts(self) -> dict[str, int]:
+        buffered = [file for handle in self._files if (file := handle.file) is not None and file.unstaged]
+        return {
+            "files": len(self._files),
+            "directories": len(self._directories),
+            "inodes": len(self._table),
+            "unstaged_files": len(set(buffered)),
+        }
 
     # Names
 
@@ -261,8 +272,10 @@ class Operations(pyfuse3.Operations):
             self._lanes.read_ahead(handle, off + size)
         if handle.ready(off, size):
             data = handle.read(off, size)
+            self.statistics.reads_at_once += 1
         else:
             data = await self._lanes.read(handle.reading(off, size))
+        self.statistics.bytes_read += len(data)
         return data  # type: ignore[return-value]  # any contiguous buffer will do
 
     @handler
@@ -272,6 +285,7 @@ class Operations(pyfuse3.Operations):
         if handle.file is not None:
             await self._lanes.idle(handle.file)
         handle.write(off, buf)
+        self.statistics.bytes_written += len(buf)
         return len(buf)
 
     @handler

@@ -5,10 +5,9 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from fusefs.control import snapshot_control
 from fusefs.frozen import FrozenDirectory, Snapshots
 from fusefs.handles import Listing, NameListing
-from fusefs.layout import BRANCHES, COMMITS, FOREVER, HEAD, LONG, NEVER, TAGS, Owner, Stat
+from fusefs.layout import BRANCHES, COMMITS, CONTROL, FOREVER, HEAD, LONG, NEVER, TAGS, Owner, Stat
 from fusefs.nodes import CrossDevice, Node, checked
 from fusefs.working import Notice, WorkingDirectory
 from fusefs.working_file import Gone
@@ -51,10 +50,19 @@ class RefsDirectory(Node):
 class TopDirectory(RefsDirectory):
     """The root of a whole repository."""
 
-    __slots__ = ("branches", "commits", "head", "tags")
+    __slots__ = ("branches", "commits", "control", "head", "tags")
 
-    def __init__(self, engine: Engine, owner: Owner, when: int, snapshots: Snapshots, open_branch: OpenBranch) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        owner: Owner,
+        when: int,
+        snapshots: Snapshots,
+        open_branch: OpenBranch,
+        control: Node,
+    ) -> None:
         super().__init__(engine, owner, when)
+        self.control = control
         self.head = HeadLink(engine, owner, when)
         self.branches = BranchesDirectory(engine, owner, when, open_branch)
         self.commits = CommitsDirectory(engine, owner, when, snapshots)
@@ -65,7 +73,7 @@ class TopDirectory(RefsDirectory):
         return [HEAD, BRANCHES, COMMITS, TAGS]
 
     def child(self, name: bytes) -> Node:
-        """One of the four. NotFound."""
+        """One of the four, or `.arborfs`. NotFound."""
         if name == BRANCHES:
             return self.branches
         if name == COMMITS:
@@ -74,6 +82,8 @@ class TopDirectory(RefsDirectory):
             return self.tags
         if name == HEAD:
             return self.head
+        if name == CONTROL:
+            return self.control
         raise NotFound("there is no such entry")
 
 
@@ -233,14 +243,8 @@ class SnapshotsDirectory(RefsDirectory):
             return known
         if len(self._roots) > KEPT_ROOTS:
             self._roots = {key: root for key, root in self._roots.items() if root.held}
-        root = self._roots[name] = open_snapshot(self._engine, self._snapshots, commit, name_timeout)
+        root = self._roots[name] = self._snapshots.root(self._engine.snapshot(commit), name_timeout)
         return root
-
-
-def open_snapshot(engine: Engine, snapshots: Snapshots, commit: Digest, name_timeout: float) -> FrozenDirectory:
-    """The root directory of a commit, with its `.arborfs`."""
-    control = snapshot_control(engine, commit, snapshots.owner)
-    return snapshots.root(engine.snapshot(commit), name_timeout, control)
 
 
 class TagsDirectory(SnapshotsDirectory):

@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from fusefs.buffers import Room
-from fusefs.control import branch_control
+from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.frozen import Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
 from fusefs.nodes import Node
-from fusefs.refs_view import TopDirectory, open_snapshot
+from fusefs.refs_view import TopDirectory
 from fusefs.rejections import Rejections
+from fusefs.statistics import Statistics
 from fusefs.working import Notice, WorkingDirectory
 from fusefs.working_file import Branch
 from storage.engine import Engine, TreeChange
+from storage.maintenance.figures import figures
 
 REJECTED = "rejected"
 
@@ -32,7 +35,10 @@ class View:
 
     def __init__(self, engine: Engine, owner: Owner, *, ref: str | None = None, branch: str | None = None) -> None:
         self.engine = engine
-        self.snapshots = Snapshots(owner)
+        self.statistics = Statistics()
+        self.statistics.sources["repository"] = lambda: asdict(figures(engine))
+        report = self.statistics.report
+        self.snapshots = Snapshots(owner, lambda commit: snapshot_control(engine, commit, owner, report))
         self._owner = owner
         self._when = time.time_ns()
         self._room = Room(engine.temporary)
@@ -40,11 +46,12 @@ class View:
         self._roots: dict[str, WorkingDirectory] = {}
         self.root: Node
         if ref is not None:
-            self.root = open_snapshot(engine, self.snapshots, engine.resolve(ref), FOREVER)
+            self.root = self.snapshots.root(engine.snapshot(engine.resolve(ref)), FOREVER)
         elif branch is not None:
             self.root = self._roots[branch] = self.open_branch(branch)
         else:
-            self.root = self._top = TopDirectory(engine, owner, self._when, self.snapshots, self.open_branch)
+            control = top_control(owner, report)
+            self.root = self._top = TopDirectory(engine, owner, self._when, self.snapshots, self.open_branch, control)
             self._roots = self._top.branches.roots
 
     def open_branch(self, name: str) -> WorkingDirectory:
@@ -52,7 +59,7 @@ class View:
         folder = self.engine.path / CONTROL.decode() / REJECTED / name
         tree = self.engine.working_tree(name)
         branch = Branch(name, tree, self._owner, self._when, self._room, Rejections(folder))
-        branch.control = branch_control(self.engine, branch)
+        branch.control = branch_control(self.engine, branch, self.statistics.report)
         return WorkingDirectory(branch, None, b"", None)
 
     def fixed(self) -> Iterable[Node]:

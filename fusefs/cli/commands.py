@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, history, init, mounting, refs, show
+from fusefs.cli import care, history, init, mounting, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -78,6 +78,7 @@ for command in (
     mounting.mount,
     mounting.umount,
     mounting.mounts,
+    stats.stats,
     history.status,
     history.log,
     history.commit,

@@ -28,7 +28,7 @@ class Location:
         if self.named is not None:
             return self.named
         here = Path.cwd()
-        if (mount := _mount_around(here)) is not None:
+        if (mount := mount_around(here)) is not None:
             return mount.repository
         for parent in (here, *here.parents):
             if (folder(parent) / "config.json").exists():
@@ -37,7 +37,7 @@ class Location:
 
     def branch(self, engine: Engine) -> str:
         """The branch whose working tree the user stands in; anywhere else the default branch."""
-        if self.named is not None or (mount := _mount_around(Path.cwd())) is None:
+        if self.named is not None or (mount := mount_around(Path.cwd())) is None:
             return engine.head()
         daemon = daemon_of(mount)
         if daemon is not None and daemon.branch is not None:
@@ -58,7 +58,7 @@ class Location:
             engine.close()
 
 
-def _mount_around(place: Path) -> mountinfo.Mount | None:
+def mount_around(place: Path) -> mountinfo.Mount | None:
     """The innermost arborfs mount that holds `place`."""
     around = [mount for mount in mountinfo.mounts() if place.is_relative_to(mount.mountpoint)]
     return max(around, key=lambda mount: len(mount.mountpoint.parts), default=None)

@@ -36,6 +36,9 @@ class Txn(Protocol):
     def cursor(self, *, db: Table) -> Any:
         """A cursor over a table, to be used in a `with` block."""
 
+    def stat(self, *, db: Table) -> dict[str, int]:
+        """What LMDB counts of a table."""
+
 
 MAP_SIZE = 1 << 40
 GENERATION = b"generation"
@@ -142,6 +145,10 @@ class Index:
         sequence = max(last + 1, clock)
         self.set_number(txn, b"sequence", sequence)
         return sequence
+
+    def rows(self, txn: Txn, table: Table) -> int:
+        """How many rows a table has. O(1)."""
+        return txn.stat(db=table)["entries"]
 
     def scan(self, txn: Txn, table: Table, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The rows whose keys begin with `prefix`, in order, those behind `prefix + after` only."""

@@ -10,6 +10,7 @@ import trio
 
 from fusefs import nodes
 from fusefs.errnos import ERRNOS, boundary, errno_of
+from fusefs.statistics import Statistics
 from storage import errors
 
 
@@ -21,17 +22,23 @@ class Reported(Exception):
         self.number = number
 
 
-@boundary(Reported)
-async def act(error: BaseException | None) -> str:
-    """Raise what is given."""
-    if error is not None:
-        raise error
-    return "done"
+class Server:
+    """Has a handler."""
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+
+    @boundary(Reported)
+    async def act(self, error: BaseException | None) -> str:
+        """Raise what is given."""
+        if error is not None:
+            raise error
+        return "done"
 
 
-def number_of(error: BaseException) -> int:
+def number_of(error: BaseException, server: Server | None = None) -> int:
     with pytest.raises(Reported) as caught:
-        trio.run(act, error)
+        trio.run((server or Server()).act, error)
     return caught.value.number
 
 
@@ -98,13 +105,35 @@ def test_the_unforeseen_is_an_io_error_with_a_traceback(error, caplog):
     assert caplog.records[0].exc_info is not None
 
 
-def test_damage_is_logged_in_a_line(caplog):
+@pytest.mark.parametrize("error", [errors.Corrupt("chunk abc is damaged"), errors.StorageFailed("no sync")])
+def test_every_io_error_is_logged_with_its_traceback(error, caplog):
     with caplog.at_level(logging.ERROR, "fusefs"):
-        number_of(errors.Corrupt("chunk abc is damaged"))
-    assert "chunk abc is damaged" in caplog.text
-    assert caplog.records[0].exc_info is None
+        assert number_of(error) == errno.EIO
+    assert str(error) in caplog.text
+    assert caplog.records[0].exc_info is not None
+
+
+def test_a_full_disk_is_logged_in_a_line(caplog):
+    with caplog.at_level(logging.ERROR, "fusefs"):
+        number_of(errors.StorageFull("cannot write"))
+    assert "cannot write" in caplog.text
+    assert not caplog.records[0].exc_info
 
 
 def test_what_passes():
-    assert trio.run(act, None) == "done"
-    assert number_of(Reported(77)) == 77
+    server = Server()
+    assert trio.run(server.act, None) == "done"
+    assert number_of(Reported(77), server) == 77
+    assert server.statistics.report()["requests"]["act"]["count"] == 2
+
+
+def test_what_failed_is_counted_and_remembered(caplog):
+    server = Server()
+    for error in (errors.NotFound("x"), errors.NotFound("y"), errors.Corrupt("chunk abc"), ZeroDivisionError("z")):
+        number_of(error, server)
+    report = server.statistics.report()
+    assert report["refusals"] == {"ENOENT": 2, "EIO": 2}
+    assert [(row["request"], row["errno"], row["error"]) for row in report["last_errors"]] == [
+        ("act", "EIO", "Corrupt: chunk abc"),
+        ("act", "EIO", "ZeroDivisionError: z"),
+    ]
