@@ -41,8 +41,10 @@ def serve(options: MountOptions) -> None:
     with logging_to(options.log, debug=options.debug):
         check(options)
         with Engine.open(options.repository) as engine:
-            if engine.rebuilt:
+            if engine.rebuilt is not None:
                 log.info("the index of %s was rebuilt", options.repository)
+                for problem in engine.rebuilt.problems:
+                    log.warning("%s: %s at %s. %s", problem.what, problem.digest, problem.where, problem.advice)
             view = View(engine, Owner(os.getuid(), os.getgid()), ref=options.ref, branch=options.branch)
             _mount(options, view)
 

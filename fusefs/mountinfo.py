@@ -93,6 +93,17 @@ def mounted_at(path: Path) -> Mount | None:
     return found
 
 
+def file_system_of(path: Path) -> str:
+    """The type of the file system that `path` is on, as the kernel names it; empty where the list of mounts has none."""
+    place = path.resolve()
+    around = [
+        (len(point.parts), number, fstype)
+        for number, (_, point, _, fstype, _) in enumerate(_lines())
+        if place.is_relative_to(point)
+    ]
+    return max(around, default=(0, 0, ""))[2]
+
+
 def wait_ready(mountpoint: Path, source: Path, deadline: float) -> bool:
     """Whether `source` appears mounted at `mountpoint` before `deadline`, a time of time.monotonic().
 

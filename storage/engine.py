@@ -35,6 +35,7 @@ from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
 from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
+from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
 from storage.stores.revisions import Operation, Revisions
 from storage.stores.staging import Staging
@@ -59,11 +60,14 @@ class TreeChange:
 class Engine:
     """An open repository. Thread-safe; any number of processes may have the same repository open."""
 
-    def __init__(self, path: Path, config: Config, presence: Presence, index: Index, rebuilt: bool) -> None:
+    def __init__(
+        self, path: Path, config: Config, presence: Presence, index: Index, rebuilt: RebuildReport | None
+    ) -> None:
         self.path = path
         self.author = Author(config.name, config.email)
         self.identity = config.id
         self.rebuilt = rebuilt
+        """What was found when the index was rebuilt at opening; None where that was not needed."""
         self.temporary = folder(path) / "tmp"
         self._presence = presence
         self._index = index
@@ -109,7 +113,7 @@ class Engine:
         config = Config(FORMAT_VERSION, uuid.uuid4().hex, author.name, author.email)
         presence = Presence(home / "lock")
         presence.enter(partial(start_index, home, fresh=True))
-        engine = cls(path, config, presence, Index(home / "index"), False)
+        engine = cls(path, config, presence, Index(home / "index"), None)
         engine._first_refs()
         # Last: a folder without it is not a repository yet.
         files.replace(home / "config.json", msgspec.json.format(msgspec.json.encode(config)))
@@ -134,16 +138,16 @@ class Engine:
         home = folder(path)
         config = read_config(path)
         presence = Presence(home / "lock")
-        rebuilt: list[bool] = []
+        reports: list[RebuildReport | None] = []
         try:
-            alone = presence.enter(lambda: rebuilt.append(start_index(home, fresh=False)), partial(is_started, home))
+            alone = presence.enter(lambda: reports.append(start_index(home, fresh=False)), partial(is_started, home))
             if not alone and not (home / "index" / "data.mdb").exists():
                 raise Corrupt(
                     f"the index of {path} is missing while other processes have the repository open: "
                     "close or unmount them, then open it again, and it will be rebuilt",
                     where=str(home / "index"),
                 )
-            return cls(path, config, presence, Index(home / "index"), any(rebuilt))
+            return cls(path, config, presence, Index(home / "index"), reports[0] if reports else None)
         except BaseException:
             presence.leave(lambda: None)
             raise

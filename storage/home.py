@@ -15,7 +15,7 @@ from storage.disk.segments import FORMAT_VERSION, Segments
 from storage.errors import Corrupt, NewerFormat, NotARepository
 from storage.model.names import CONTROL
 from storage.stores.log import renew_failed
-from storage.stores.recovery import rebuild_index
+from storage.stores.recovery import RebuildReport, rebuild_index
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -76,18 +76,27 @@ def is_started(home: Path) -> bool:
     return state.boot == boot_id() and not state.clean
 
 
-def start_index(home: Path, *, fresh: bool) -> bool:
-    """Make the index fit to be opened, with the repository to ourselves; whether it was rebuilt."""
+def index_trouble(home: Path) -> str:
+    """Why the index must be rebuilt before it is used, empty where it need not. Nobody else may have it open."""
     state = _read_state(home)
-    trusted = state.clean or state.boot == boot_id()
-    needed = not fresh and not (trusted and _fits(home, state.stamp))
+    if not (home / "index" / "data.mdb").exists():
+        return "it is missing"
+    if not (state.clean or state.boot == boot_id()):
+        return "the machine went down while the repository was open"
+    if not _fits(home, state.stamp):
+        return "it is damaged, cut short, or a copy from an earlier day"
+    return ""
+
+
+def start_index(home: Path, *, fresh: bool) -> RebuildReport | None:
+    """Make the index fit to be opened, with the repository to ourselves; what was found if it was rebuilt."""
+    needed = not fresh and index_trouble(home) != ""
     (home / "tmp").mkdir(exist_ok=True)
     for left in (home / "tmp").iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    if needed:
-        rebuild_index(home)
+    report = rebuild_index(home) if needed else None
     bind_index(home)
-    return needed
+    return report
 
 
 def _fits(home: Path, stamp: str) -> bool:
