@@ -61,7 +61,7 @@ def examine_mounts() -> Iterator[Finding]:
     """Whether every mount that this process can see answers."""
     for mount in mounts():
         place = f"the mount of {mount.repository} at {mount.mountpoint}"
-        answer = _answers(mount)
+        answer = answers(mount)
         if answer is None:
             yield Finding(
                 Verdict.PROBLEM,
@@ -78,7 +78,7 @@ def examine_mounts() -> Iterator[Finding]:
             yield Finding(Verdict.FINE, f"{place} answers")
 
 
-def _answers(mount: Mount) -> bool | None:
+def answers(mount: Mount) -> bool | None:
     """Whether a stat of the mount succeeds; None when it gives no answer. In a process of its own: it may hang."""
     asking = subprocess.Popen(
         ["stat", "-f", "--", mount.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

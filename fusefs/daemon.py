@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pyfuse3
@@ -16,8 +14,9 @@ import trio
 from fusefs.invalidate import Notifier, watch
 from fusefs.lanes import Lanes
 from fusefs.layout import Owner
+from fusefs.logs import logging_to
 from fusefs.memory import keep_freed_memory
-from fusefs.mountinfo import MountError, mounted_at, resolved, source_name
+from fusefs.mountinfo import MountError, is_dead, mounted_at, resolved, source_name
 from fusefs.operations import Operations
 from fusefs.options import MountOptions
 from fusefs.preflight import check
@@ -39,12 +38,15 @@ def serve(options: MountOptions) -> None:
     """
     keep_freed_memory()
     with logging_to(options.log, debug=options.debug):
-        check(options)
+        if not is_dead(options.mountpoint):
+            check(options)
         with Engine.open(options.repository) as engine:
             if engine.rebuilt is not None:
                 log.info("the index of %s was rebuilt", options.repository)
                 for problem in engine.rebuilt.problems:
                     log.warning("%s: %s at %s. %s", problem.what, problem.digest, problem.where, problem.advice)
+            # A dead mount keeps programs from writing into the folder below it: it goes now that ours is ready.
+            check(options)
             view = View(engine, Owner(os.getuid(), os.getgid()), ref=options.ref, branch=options.branch)
             _mount(options, view)
 
@@ -129,32 +131,3 @@ def raise_read_ahead(mountpoint: Path) -> None:
         Path(f"/sys/class/bdi/{mount.device}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
     except OSError:
         log.debug("read-ahead stays as it is: only root may raise it")
-
-
-class _Interrupted(logging.Filter):
-    """Drops what pyfuse3 logs when a request was interrupted before its reply: that is no error."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "No such file or directory" not in record.getMessage()
-
-
-@contextmanager
-def logging_to(path: Path | None, *, debug: bool) -> Iterator[None]:
-    """Log to a file, or to standard error, in one line a message."""
-    target: logging.Handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path)
-    target.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    interrupted = _Interrupted()
-    loggers = [logging.getLogger(name) for name in ("fusefs", "arborfs", "pyfuse3")]
-    for logger in loggers:
-        logger.setLevel(logging.DEBUG if debug else logging.INFO)
-        logger.addHandler(target)
-        logger.propagate = False
-    loggers[-1].addFilter(interrupted)
-    try:
-        yield
-    finally:
-        loggers[-1].removeFilter(interrupted)
-        for logger in loggers:
-            logger.removeHandler(target)
-            logger.propagate = True
-        target.close()

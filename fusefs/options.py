@@ -12,7 +12,7 @@ class MountOptions:
 
     Without `ref` and `branch` the whole repository appears; with `ref` one snapshot stands at the root, read-only;
     with `branch` one working tree. Giving both is a MountError of the daemon. `log` is the file that the daemon
-    writes to instead of standard error.
+    writes to instead of standard error. `supervise`: a daemon that dies is started again.
     """
 
     repository: Path
@@ -23,3 +23,4 @@ class MountOptions:
     allow_other: bool = False
     log: Path | None = None
     debug: bool = False
+    supervise: bool = False

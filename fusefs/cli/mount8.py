@@ -45,12 +45,14 @@ def parse(spec: str, directory: str, words: tuple[str, ...], *, sloppy: bool) ->
             continue
         if word in NOT_KEPT:
             click.echo(f"mount.arborfs: {word} has no effect here", err=True)
-        elif word in ("ro", "allow_other", "debug"):
+        elif word in ("ro", "allow_other", "debug", "supervise"):
             flags.add(word)
         elif equals and value and key in ("ref", "branch", "log"):
             values[key] = value
         elif not sloppy:
-            raise click.UsageError(f"unknown option {word!r}: known are ref=, branch=, log=, ro, allow_other, debug")
+            raise click.UsageError(
+                f"unknown option {word!r}: known are ref=, branch=, log=, ro, allow_other, supervise, debug"
+            )
     if "ref" in values and "branch" in values:
         raise click.UsageError("ref= and branch= exclude each other: a commit is read-only, a branch is not")
     return MountOptions(
@@ -62,6 +64,7 @@ def parse(spec: str, directory: str, words: tuple[str, ...], *, sloppy: bool) ->
         allow_other="allow_other" in flags,
         log=Path(values["log"]).absolute() if "log" in values else None,
         debug="debug" in flags,
+        supervise="supervise" in flags,
     )
 
 
@@ -73,7 +76,7 @@ def parse(spec: str, directory: str, words: tuple[str, ...], *, sloppy: bool) ->
     "words",
     metavar="OPTIONS",
     multiple=True,
-    help="ref=, branch=, log=, ro, allow_other; generic ones.",
+    help="ref=, branch=, log=, ro, allow_other, supervise; generic ones.",
 )
 @click.option("-s", "sloppy", is_flag=True, help="Ignore options that are not known.")
 @click.option("-f", "fake", is_flag=True, help="Check the call, mount nothing.")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import click
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of, noted
 from fusefs.cli.output import json_option, print_json, printable
+from fusefs.cli.supervisor import Supervisor
+from fusefs.logs import logging_to
 from fusefs.options import MountOptions
 from storage.errors import ArborError, Exists, NotFound
 from storage.home import folder, read_config
@@ -49,16 +52,20 @@ class MountFailed(ArborError):
 @click.option(
     "--allow-other", is_flag=True, help="Other users may look too (/etc/fuse.conf must say user_allow_other)."
 )
+@click.option("--supervise", is_flag=True, help="Start the daemon again whenever it dies, until it is unmounted.")
 @click.option("--foreground", is_flag=True, help="Stay, and write the log to the terminal; Ctrl-C unmounts.")
 @click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Where the daemon writes what happens.")
 @click.option("--debug", is_flag=True, help="Log every request.")
+@click.pass_context
 def mount(
+    context: click.Context,
     repository: Path,
     mountpoint: Path,
     ref: str | None,
     branch: str | None,
     read_only: bool,
     allow_other: bool,
+    supervise: bool,
     foreground: bool,
     log: Path | None,
     debug: bool,
@@ -66,7 +73,8 @@ def mount(
     """Mount REPOSITORY on the folder MOUNTPOINT and go to the background once it answers.
 
     What a dead mount has left there is cleared first. The log goes to REPOSITORY/.arborfs/logs/ unless --log
-    names a file. `arborfs umount` and SIGTERM both finish what is being written, then unmount.
+    names a file. `arborfs umount` and SIGTERM both finish what is being written, then unmount. With --supervise
+    a daemon that dies is started again, at once and then after longer and longer pauses.
 
     \b
     Example:
@@ -85,10 +93,20 @@ def mount(
         allow_other=allow_other,
         log=log.absolute() if log else None,
         debug=debug,
+        supervise=supervise,
     )
     if not foreground:
         start(options)
-        return
+    elif supervise:
+        read_config(options.repository)
+        with logging_to(options.log, debug=options.debug):
+            code = Supervisor(daemon_command(replace(options, supervise=False)), options.mountpoint).run()
+        context.exit(code if code >= 0 else 1)
+    else:
+        _serve(options)
+
+
+def _serve(options: MountOptions) -> None:
     # Here, because trio and pyfuse3 take longer to import than everything else the command line needs.
     from fusefs.daemon import serve
 
@@ -111,7 +129,7 @@ def start(options: MountOptions) -> None:
     with log.open("ab") as output:
         before = output.tell()
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "fusefs.cli", *arguments(options)],
+            daemon_command(replace(options, log=None)),  # its output is the log
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -137,14 +155,18 @@ def _words(log: Path, start: int) -> str:
     return "\n".join(line.removeprefix("Error: ") for line in lines if not _COURSE.match(line)).strip()
 
 
-def arguments(options: MountOptions) -> list[str]:
-    """The command line that mounts with these options in the foreground."""
-    words = ["mount", "--foreground", str(options.repository), str(options.mountpoint)]
-    if options.ref:
-        words.append(f"--ref={options.ref}")
-    if options.branch:
-        words.append(f"--branch={options.branch}")
-    flags = {"--ro": options.read_only, "--allow-other": options.allow_other, "--debug": options.debug}
+def daemon_command(options: MountOptions) -> list[str]:
+    """The command that mounts with these options in the foreground."""
+    words = [sys.executable, "-m", "fusefs.cli", "mount", "--foreground"]
+    words += [str(options.repository), str(options.mountpoint)]
+    values = {"--ref": options.ref, "--branch": options.branch, "--log": options.log}
+    words += [f"{option}={value}" for option, value in values.items() if value]
+    flags = {
+        "--ro": options.read_only,
+        "--allow-other": options.allow_other,
+        "--debug": options.debug,
+        "--supervise": options.supervise,
+    }
     return words + [flag for flag, wanted in flags.items() if wanted]
 
 

@@ -24,6 +24,11 @@ def test_options_come_comma_separated_and_repeated():
     assert options.log == Path("/var/log/arborfs.log")
 
 
+def test_a_daemon_can_be_supervised():
+    assert parsed("supervise").supervise
+    assert not parsed().supervise
+
+
 def test_a_branch_can_be_the_root():
     assert parsed("branch=main").branch == "main"
 
