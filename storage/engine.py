@@ -105,11 +105,7 @@ class Engine:
         home = folder(path)
         if (home / "config.json").exists():
             raise RepositoryExists(f"{path} already holds a repository")
-        try:
-            for part in (home / "segments", home / "tmp"):
-                part.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise files.failure(error, f"make a repository in {path}") from error
+        files.make_directory(home / "segments")
         config = Config(FORMAT_VERSION, uuid.uuid4().hex, author.name, author.email)
         presence = Presence(home / "lock")
         presence.enter(partial(start_index, home, fresh=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -91,9 +90,9 @@ def index_trouble(home: Path) -> str:
 def start_index(home: Path, *, fresh: bool) -> RebuildReport | None:
     """Make the index fit to be opened, with the repository to ourselves; what was found if it was rebuilt."""
     needed = not fresh and index_trouble(home) != ""
-    (home / "tmp").mkdir(exist_ok=True)
+    files.make_directory(home / "tmp")
     for left in (home / "tmp").iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        files.remove_tree(left) if left.is_dir() and not left.is_symlink() else files.remove(left)
     report = rebuild_index(home) if needed else None
     bind_index(home)
     return report
@@ -122,7 +121,7 @@ def _stamp(index: Index) -> str:
 
 def bind_index(home: Path) -> None:
     """Bind the index to this boot: sequence numbers go on above all that were used before."""
-    (home / "index").mkdir(exist_ok=True)
+    files.make_directory(home / "index")
     index = Index(home / "index")
     with index.write() as txn:
         boot = boot_id().encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self, overload
 
 from storage import reports
 from storage.checkout import ReaderCheckout, WriterCheckout
+from storage.disk import files
 from storage.disk.locks import Presence
 from storage.engine import Engine
 from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevision, Unsupported
@@ -322,7 +322,7 @@ def _delete(home: Path) -> None:
         return
     presence = Presence(home / "lock")
     try:
-        if not presence.enter(lambda: shutil.rmtree(home)):
+        if not presence.enter(lambda: files.remove_tree(home)):
             raise Busy(f"{home} is open elsewhere: close or unmount it before it can be removed")
     finally:
         presence.leave(lambda: None)

@@ -34,6 +34,5 @@ def init(path: Path, name: str | None, email: str | None) -> None:
       arborfs init data --name "Ada Lovelace" --email ada@example.org
     """
     author = Author(_asked(name, "Your name", "--name"), _asked(email, "Your email address", "--email"))
-    path.mkdir(parents=True, exist_ok=True)
     Engine.create(path, author).close()
     click.echo(f"Repository made at {path.absolute() / '.arborfs'}")

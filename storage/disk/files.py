@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def _write_all(fd: int, parts: list[bytes | memoryview], at: int) -> int:
 
 def truncate(fd: int, size: int) -> None:
     """Cut the file off at `size`."""
-    os.ftruncate(fd, size)
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise failure(error, "cut off a file of the repository") from error
 
 
 def sync(fd: int) -> None:
@@ -67,23 +71,41 @@ def sync(fd: int) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive power loss."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise failure(error, f"sync {path}") from error
-    finally:
-        os.close(fd)
 
 
 def create(path: Path) -> int:
     """A new file open for reading and writing; its name survives power loss."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        sync_directory(path.parent)
     except OSError as error:
         raise failure(error, f"create {path}") from error
+    try:
+        sync_directory(path.parent)
+    except BaseException:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+        raise
     return fd
+
+
+def make_directory(path: Path) -> None:
+    """A directory, with those above it; their names survive power loss. Nothing happens where it is there already."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise failure(error, f"make the folder {path}") from error
+    sync_directory(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -97,12 +119,43 @@ def replace(path: Path, data: bytes) -> None:
         finally:
             os.close(fd)
         os.rename(temporary, path)
-        sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
         raise failure(error, f"write {path}") from error
+    sync_directory(path.parent)
+
+
+def swap_directory(fresh: Path, place: Path) -> None:
+    """Put the directory `fresh` in the place of `place`, durably, and remove what was there.
+
+    A crash in the middle leaves the old one, the new one, or none.
+    """
+    old = place.with_name(f"{place.name}.old")
+    remove_tree(old)
+    try:
+        if place.exists():
+            os.rename(place, old)
+        os.rename(fresh, place)
+    except OSError as error:
+        raise failure(error, f"put {fresh} in the place of {place}") from error
+    sync_directory(place.parent)
+    remove_tree(old)
 
 
 def remove(path: Path) -> None:
     """Remove a file; nothing happens when it is gone already."""
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise failure(error, f"remove {path}") from error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it; nothing happens when it is gone already."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise failure(error, f"remove {path}") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 import xxhash
 
 from storage.disk import files
-from storage.errors import Corrupt, NewerFormat
+from storage.errors import Corrupt, NewerFormat, StorageFailed, StorageFull
 from storage.model.digest import NO_DIGEST, Digest
 from storage.model.records import Place
 
@@ -131,10 +131,14 @@ class Segment:
     def create(cls, path: Path, kind: SegmentKind, segment: int) -> Segment:
         """A new segment file with that id. Its beginning survives power loss: without it no record could be read."""
         fd = files.create(path)
-        fcntl.flock(fd, fcntl.LOCK_EX)
         salt = int.from_bytes(os.urandom(8), "little")
-        end = files.append(fd, [file_header(kind, segment, salt)], 0)
-        files.sync(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            end = files.append(fd, [file_header(kind, segment, salt)], 0)
+            files.sync(fd)
+        except BaseException:
+            os.close(fd)
+            raise
         return cls(path, kind, segment, fd, salt, end)
 
     @classmethod
@@ -160,7 +164,11 @@ class Segment:
             os.close(fd)
             return None
         if size > end:
-            files.truncate(fd, end)
+            try:
+                files.truncate(fd, end)
+            except (StorageFailed, StorageFull):
+                os.close(fd)
+                return None
         return cls(path, kind, segment, fd, salt, end)
 
     def append(self, records: Sequence[Record]) -> list[tuple[Place, int]]:

@@ -190,7 +190,11 @@ class Log:
         for kind, segment in list(self._open.items()):
             mark = marks.get(kind)
             if mark is not None and mark[0] == segment.id:
-                segment.take_back(mark[1])
+                try:
+                    segment.take_back(mark[1])
+                except (StorageFailed, StorageFull):
+                    # Nothing may ever be written behind it: whoever adopts the segment cuts it off first.
+                    self._open.pop(kind).close()
 
     def release(self, segment: int) -> bool:
         """Close the segment if this process appends to it; whether it did."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +113,8 @@ def rebuild_index(home: Path) -> RebuildReport:
     """
     report = RebuildReport()
     fresh = home / "index.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    files.remove_tree(fresh)
+    files.make_directory(fresh)
     segments = Segments(home / "segments")
     index = Index(fresh)
     try:
@@ -124,13 +123,7 @@ def rebuild_index(home: Path) -> RebuildReport:
     finally:
         index.close()
         segments.close()
-    old = home / "index.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if (home / "index").exists():
-        (home / "index").rename(old)
-    fresh.rename(home / "index")
-    files.sync_directory(home)
-    shutil.rmtree(old, ignore_errors=True)
+    files.swap_directory(fresh, home / "index")
     return report
 
 
