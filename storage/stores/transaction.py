@@ -12,6 +12,7 @@ A crash between any two steps leaves the branch as it was before or as it is aft
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,7 +22,7 @@ from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
-from storage.errors import Conflict, Corrupt, NothingToCommit
+from storage.errors import Conflict, Corrupt, NothingToCommit, StorageFailed, StorageFull
 from storage.model.chunking import INLINE_MAX, ChunkRef, encode_chunks
 from storage.model.digest import Digest
 from storage.model.records import (
@@ -99,7 +100,8 @@ class Committer:
                 if attempt >= 2:
                     raise
                 continue
-            self.remove_settled_journals()
+            with suppress(StorageFailed, StorageFull):  # the commit is safe; a journal that stays costs space only
+                self.remove_settled_journals()
             return digest
         raise AssertionError("unreachable")
 

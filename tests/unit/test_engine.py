@@ -23,6 +23,7 @@ from storage.errors import (
     NothingToCommit,
     NotMerged,
     RepositoryExists,
+    StorageFailed,
     WriterLockHeld,
 )
 from storage.maintenance.rebuild import rebuild
@@ -308,3 +309,23 @@ def test_who_opens_while_another_leaves_starts_the_index_again(repository):
 def _is_awaited(lock: int) -> bool:
     waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
     return any(f":{os.fstat(lock).st_ino} " in line for line in waiting)
+
+
+def test_a_commit_is_made_also_where_its_journal_cannot_be_deleted(repository, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise StorageFailed(f"cannot remove {path}")
+
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        put(tree, "a", b"one")
+        with monkeypatch.context() as patch:
+            patch.setattr("storage.disk.files.remove", refuse)
+            commit = tree.commit("first")
+        assert engine.branches()["main"] == commit
+        assert list((repository / ".arborfs" / "segments").glob("*.journal"))
+        assert verify(engine) == []
+    rebuild(repository)
+    with Engine.open(repository) as engine:
+        assert engine.branches()["main"] == commit
+        assert not engine.working_tree("main").is_dirty()
+        assert verify(engine) == []
