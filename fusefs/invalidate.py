@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 
 import trio
 
+from fusefs.inotify import drain, watching
 from fusefs.view import View
 from fusefs.working import Notice
 
 log = logging.getLogger("fusefs")
 
 INTERVAL = 0.05
+"""Seconds between two looks at the index: our own changes wake us as well."""
+LOOK_ANYWAY = 2.0
+"""Seconds to a look without a wake-up, on file systems that do not tell."""
 SLICE = 500
 """Notices made in one go before other requests get a turn."""
 
@@ -63,13 +68,31 @@ class Notifier:
 
 
 async def watch(view: View, notifier: Notifier) -> None:
-    """Look for changes by other processes every 50 ms, for ever."""
-    seen = view.engine.generation()
-    while True:
-        await trio.sleep(INTERVAL)
-        seen, changes = view.engine.changes(seen)
-        if changes is None or changes:
-            await _send(view.rechecked(changes), notifier)
+    """Take in what other processes change, for ever: when the index is written to, and at most every 50 ms."""
+    bell = watching(view.engine.index_file)
+    if bell is None:
+        log.info("inotify is not to be had: looking for changes by other processes every %g s", INTERVAL)
+    try:
+        seen = view.engine.generation()
+        while True:
+            await _changed(bell)
+            seen, changes = view.engine.changes(seen)
+            if changes is None or changes:
+                await _send(view.rechecked(changes), notifier)
+            await trio.sleep(INTERVAL)
+    finally:
+        if bell is not None:
+            os.close(bell)
+
+
+async def _changed(bell: int | None) -> None:
+    """Return when the index may have changed."""
+    if bell is None:
+        return
+    with trio.move_on_after(LOOK_ANYWAY):
+        await trio.lowlevel.wait_readable(bell)
+    # Before the look: what is written during it rings again.
+    drain(bell)
 
 
 async def _send(notices: Iterator[Notice], notifier: Notifier) -> None:

@@ -355,6 +355,11 @@ class Engine:
 
     # Other processes
 
+    @property
+    def index_file(self) -> Path:
+        """The file that is written to at every change by any process."""
+        return self._index.folder / "data.mdb"
+
     def generation(self) -> int:
         """A number that grows with every change by any process."""
         with self._index.read() as txn:

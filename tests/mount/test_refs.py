@@ -123,7 +123,7 @@ class TestCommits:
 
     def test_control_files_of_a_snapshot(self, mount, history):
         control = mount.path / "commits" / "main~1" / ".arborfs"
-        assert sorted(os.listdir(control)) == ["commit", "log", "log.json"]
+        assert sorted(os.listdir(control)) == ["commit", "log", "log.json", "stats.json"]
         assert (control / "commit").read_text().strip() == history[1]
         assert [row["message"] for row in json.loads((control / "log.json").read_text())] == ["commit 1", "commit 0"]
         assert (control / "log").read_text().count("\n") == 2
@@ -213,7 +213,17 @@ class TestBranches:
 class TestControl:
     def test_hidden_but_there(self, mount, history):
         assert ".arborfs" not in os.listdir(mount.main)
-        names = ["commit", "errors", "errors.json", "log", "log.json", "rejected", "status", "status.json"]
+        names = [
+            "commit",
+            "errors",
+            "errors.json",
+            "log",
+            "log.json",
+            "rejected",
+            "stats.json",
+            "status",
+            "status.json",
+        ]
         assert sorted(os.listdir(mount.main / ".arborfs")) == names
 
     def test_status(self, mount, history):
