@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fusefs.handles import Entries, Listing
 from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, kept_attributes
 from fusefs.nodes import CrossDevice, NameTooLong, Node, Stale, checked
-from fusefs.working_file import Branch, Gone, Placed, WorkingFile, WorkingLink, same_contents
+from fusefs.working_file import Branch, Gone, Placed, WorkingFile, WorkingLink
 from storage.errors import NotADirectory, NotFound, SchemaMismatch
 from storage.model.names import MAX_NAME
 from storage.model.records import Entry, Kind
@@ -229,7 +229,7 @@ def _same_inode(node: Placed, entry: Entry) -> bool:
         return entry.is_directory
     if entry.is_directory:
         return False
-    return node.entry is not None and same_contents(node.entry, entry)
+    return node.entry is not None and node.branch.tree.same_contents(node.entry, entry)
 
 
 class WorkingListing(Listing):

@@ -258,7 +258,7 @@ class WorkingFile(Placed):
             # Not ENOENT: the kernel must look again, as whoever opens may want to make the file that is not there.
             self.vanish(Gone.REPLACED)
             raise Stale("another process has removed or moved the file") from None
-        if self.entry is not None and entry != self.entry and not same_contents(self.entry, entry):
+        if self.entry is not None and entry != self.entry and not self.branch.tree.same_contents(self.entry, entry):
             self.vanish(Gone.REPLACED)
             raise Stale("another process has replaced the file")
         if not self.handles:
@@ -402,18 +402,6 @@ class WorkingFile(Placed):
             self.refused(error)
             raise
         self.staged(entry)
-
-
-def same_contents(old: Entry, new: Entry) -> bool:
-    """Whether two entries of one name have the same contents, as far as can be told without reading them.
-
-    Where one of them lies in a journal and the other does not, size and time decide: a commit moves rows like that.
-    """
-    if (old.kind, old.size) != (new.kind, new.size):
-        return False
-    if isinstance(old.value, bytes) and isinstance(new.value, bytes) and old.flags == new.flags:
-        return old.value == new.value
-    return old.mtime == new.mtime
 
 
 class FileHandle(Handle):

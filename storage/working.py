@@ -29,6 +29,7 @@ from storage.stores.contents import (
     Content,
     open_content,
     payload_of,
+    same_contents,
 )
 from storage.stores.log import Log
 from storage.stores.objects import Objects
@@ -112,6 +113,10 @@ class WorkingReader:
     def payload(self, entry: Entry) -> bytes | memoryview:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
+
+    def same_contents(self, old: Entry, new: Entry) -> bool:
+        """Whether two versions of one name hold the same bytes; False may also mean that this cannot be told."""
+        return same_contents(self._p.objects, old, new)
 
     def schema_of(self, path: Path) -> Schema | None:
         """The schema of a directory, None for an ordinary one. NotFound, NotADirectory."""

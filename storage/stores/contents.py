@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from storage.errors import Corrupt
+from storage.disk.segments import checksum
+from storage.errors import Corrupt, NotFound
 from storage.model.chunking import (
     INLINE_MAX,
     LIST_MAX,
@@ -17,8 +18,8 @@ from storage.model.chunking import (
     encode_chunks,
 )
 from storage.model.digest import Digest
-from storage.model.records import CHUNKED, INDIRECT, PLAIN, Attributes, Entry, Kind, Schema
-from storage.model.samples import Source, dtype_of, file_header, read_file_form
+from storage.model.records import CHUNKED, INDIRECT, PLAIN, Attributes, Entry, Kind, Place, Schema
+from storage.model.samples import HEADER_MAX, Source, dtype_of, file_header, read_file_form
 from storage.stores.objects import Objects
 
 FLAGS = CHUNKED | INDIRECT
@@ -116,6 +117,39 @@ def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview
         return value
     pieces = [objects.chunk(chunk.digest) for chunk in _chunks(objects, flags, value)]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
+    """Whether two versions of a file, link or sample have the same file form.
+
+    True is only told of the same bytes (where one of them lies in a journal that may be gone: of the same length and
+    checksum, 64 bits). False may be told of the same bytes cut into other chunks, or where they cannot be read.
+    """
+    a, b = old.attributes, new.attributes
+    if (old.kind, old.size, a.header, a.shape) != (new.kind, new.size, b.header, b.shape):
+        return False
+    if old.flags == new.flags:
+        if isinstance(old.value, bytes) and isinstance(new.value, bytes):
+            return old.value == new.value
+        return value_check(old.value) == value_check(new.value)
+    try:
+        # A commit makes chunks of what lay in a journal: short enough to be read.
+        return _payload_check(objects, old) == _payload_check(objects, new)
+    except (Corrupt, NotFound):
+        return False
+
+
+def _payload_check(objects: Objects, entry: Entry) -> int:
+    if not entry.flags & FLAGS:
+        return value_check(entry.value)
+    if isinstance(entry.value, Place) or entry.size > STAGED_INLINE_MAX + HEADER_MAX:
+        raise NotFound("a long list of chunks is never what short contents have become")
+    return checksum(payload_of(objects, entry.flags, entry.value))
+
+
+def value_check(value: bytes | Place) -> int:
+    """The checksum of a value, wherever it lies."""
+    return value.check if isinstance(value, Place) else checksum(value)
 
 
 def _chunks(objects: Objects, flags: int, value: bytes) -> list[ChunkRef]:

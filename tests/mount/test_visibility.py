@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import time
 
+import numpy as np
 import pytest
 
 from storage.engine import Engine
-from storage.model.samples import BytesSource
+from storage.model.samples import BytesSource, make_schema
 from tests.conftest import wait_until
 
 SEEN = 2.0
@@ -225,3 +227,49 @@ def test_a_storm_of_changes(mount, tree):
         for name in os.listdir(mount.main):
             assert (mount.main / name).read_bytes().isdigit()
     soon(lambda: all((mount.main / f"f{number}").read_bytes() == b"9" for number in range(100)))
+
+
+@pytest.mark.parametrize("size", [10, 1000, 20_000, 300_000])
+@pytest.mark.parametrize("before", ["staged", "committed"])
+@pytest.mark.parametrize("after", ["staged", "committed"])
+def test_other_contents_of_the_same_size_and_time(mount, other, tree, size, before, after):
+    """Archives made to be the same every time give every file the same time."""
+    old, new, time_of_all = b"o" * size, b"n" * size, 1_000_000_000
+    tree.put_file((b"f",), BytesSource(old), mtime=time_of_all)
+    if before == "committed":
+        tree.commit("old")
+    soon(lambda: (mount.main / "f").read_bytes() == old)
+    number = (mount.main / "f").stat().st_ino
+    tree.put_file((b"f",), BytesSource(new), mtime=time_of_all)
+    if after == "committed":
+        tree.commit("new")
+    soon(lambda: (mount.main / "f").read_bytes() == new)
+    assert (mount.main / "f").stat().st_ino != number
+
+
+@pytest.mark.parametrize("size", [10, 1000, 20_000, 300_000])
+def test_a_commit_by_others_changes_no_inode(mount, tree, size):
+    contents = os.urandom(size)
+    (mount.main / "f").write_bytes(contents)
+    (mount.main / "g").write_bytes(contents)
+    number = (mount.main / "f").stat().st_ino
+    with open(mount.main / "f", "r+b", buffering=0) as file:
+        tree.commit("by the other")
+        put(tree, "h", b"the last change")
+        soon(lambda: (mount.main / "h").exists())
+        assert (mount.main / "f").stat().st_ino == number
+        assert file.read() == contents
+        file.write(b"written on")
+    assert (mount.main / "f").read_bytes() == contents + b"written on"
+
+
+def test_other_samples_with_the_same_bytes(mount, tree):
+    """Two arrays of one dataset that differ in their shape alone."""
+    numbers = np.arange(6, dtype=np.uint8)
+    tree.make_directory((b"d",))
+    tree.set_schema((b"d",), make_schema(np.dtype(np.uint8), (6, 6), variable=True, uuid="u"))
+    for shape in ((2, 3), (3, 2)):
+        out = io.BytesIO()
+        np.save(out, numbers.reshape(shape))
+        tree.put_file((b"d", b"a.npy"), BytesSource(out.getvalue()), mtime=1_000_000_000)
+        soon(lambda shape=shape: np.load(mount.main / "d" / "a.npy").shape == shape)
