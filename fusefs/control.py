@@ -16,8 +16,8 @@ from typing import Any
 from fusefs.handles import Handle, Listing, NameListing, TextHandle
 from fusefs.layout import LONG, NEVER, Owner, Stat
 from fusefs.nodes import Node, Refused
+from fusefs.placed import Branch
 from fusefs.rejections import Rejections
-from fusefs.working_file import Branch
 from storage.engine import Engine
 from storage.errors import InvalidName, NotFound, NothingToCommit
 from storage.model.digest import Digest, hexed

@@ -17,8 +17,9 @@ from typing import TypeVar
 import trio
 
 from fusefs.handles import Handle
+from fusefs.placed import Placed
 from fusefs.working import WorkingDirectory
-from fusefs.working_file import Placed, WorkingFile
+from fusefs.working_file import WorkingFile
 from storage.errors import ArborError, SchemaMismatch
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from fusefs.frozen import FrozenDirectory, Snapshots
 from fusefs.handles import Listing, NameListing
 from fusefs.layout import BRANCHES, COMMITS, CONTROL, FOREVER, HEAD, LONG, NEVER, TAGS, Owner, Stat
 from fusefs.nodes import CrossDevice, Node, checked
+from fusefs.placed import Gone
 from fusefs.working import Notice, WorkingDirectory
-from fusefs.working_file import Gone
 from storage.engine import Engine
 from storage.errors import Ambiguous, BranchInUse, Exists, InvalidName, NotFound, NotMerged
 from storage.model.digest import Digest, hexed

@@ -15,11 +15,11 @@ from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.frozen import Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
 from fusefs.nodes import Node
+from fusefs.placed import Branch
 from fusefs.refs_view import TopDirectory
 from fusefs.rejections import Rejections
 from fusefs.statistics import Statistics
 from fusefs.working import Notice, WorkingDirectory
-from fusefs.working_file import Branch
 from storage.engine import Engine, TreeChange
 from storage.maintenance.figures import figures
 

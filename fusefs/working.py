@@ -14,7 +14,8 @@ from typing import NamedTuple
 from fusefs.handles import Entries, Listing
 from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, kept_attributes
 from fusefs.nodes import CrossDevice, NameTooLong, Node, Stale, checked
-from fusefs.working_file import Branch, Gone, Placed, WorkingFile, WorkingLink
+from fusefs.placed import Branch, Gone, Placed, WorkingLink
+from fusefs.working_file import WorkingFile
 from storage.errors import NotADirectory, NotFound, SchemaMismatch
 from storage.model.names import MAX_NAME
 from storage.model.records import Entry, Kind

@@ -11,9 +11,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from fusefs.layout import LIVE, ROOT_INODE, Owner
 from fusefs.nodes import CrossDevice, NodeTable, Stale
+from fusefs.placed import Gone
 from fusefs.view import View
 from fusefs.working import WorkingDirectory
-from fusefs.working_file import Gone, WorkingFile
+from fusefs.working_file import WorkingFile
 from storage.engine import Engine
 from storage.errors import ArborError, NotFound
 from storage.model.records import Author
