@@ -32,13 +32,16 @@ class Gone(IntEnum):
 
 
 class Branch:
-    """What the nodes of one working tree share. `name` and `tree` change when the branch is renamed."""
+    """What the nodes of one working tree share. `name` and `tree` change when the branch is renamed; `root_id` tells it
+    from a later branch of the same name.
+    """
 
     def __init__(
-        self, name: str, tree: WorkingTree, owner: Owner, when: int, room: Room, rejections: Rejections
+        self, name: str, tree: WorkingTree, root_id: int, owner: Owner, when: int, room: Room, rejections: Rejections
     ) -> None:
         self.name = name
         self.tree = tree
+        self.root_id = root_id
         self.owner = owner
         self.when = when
         self.room = room

@@ -220,8 +220,8 @@ class BranchesDirectory(RefsDirectory):
 
     def recheck(self) -> Iterator[Notice]:
         """Drop the branches that another process has removed; what the kernel must be told."""
-        there = self._engine.branches()
-        for name in [name for name in self.roots if name not in there]:
+        there = self._engine.root_ids()
+        for name in [name for name, root in self.roots.items() if there.get(name) != root.branch.root_id]:
             root = self._lost(name, Gone.REPLACED)
             yield Notice(self.ino, name.encode(), root.ino if root else 0)
 

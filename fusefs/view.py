@@ -58,7 +58,8 @@ class View:
         """The root of a branch's working tree, with its `.arborfs`. NotFound."""
         folder = self.engine.path / CONTROL.decode() / REJECTED / name
         tree = self.engine.working_tree(name)
-        branch = Branch(name, tree, self._owner, self._when, self._room, Rejections(folder))
+        root_id = self.engine.root_ids().get(name, 0)
+        branch = Branch(name, tree, root_id, self._owner, self._when, self._room, Rejections(folder))
         branch.control = branch_control(self.engine, branch, self.statistics.report)
         return WorkingDirectory(branch, None, b"", None)
 
@@ -91,6 +92,7 @@ class View:
             return
         for name in change.names:
             yield from found.recheck(name)
+        found.entry = None
         if found.ino:
             yield Notice(found.ino)
 
@@ -99,8 +101,9 @@ class View:
             yield from self._top.branches.recheck()
             yield from self._top.tags.recheck()
             return
+        there = self.engine.root_ids()
         for name, root in list(self._roots.items()):
-            if name not in self.engine.branches():
+            if there.get(name) != root.branch.root_id:
                 del self._roots[name]
                 yield from root.recheck_all()
 

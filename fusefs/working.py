@@ -190,6 +190,8 @@ class WorkingDirectory(Placed):
                 node.entry = entry
                 yield Notice(node.ino)
             node.entry = entry
+            if isinstance(node, WorkingDirectory):
+                yield from node.recheck_all()
             return
         node.vanish(Gone.REPLACED)
         yield Notice(self.ino, name, node.ino if entry is None else 0)
@@ -198,10 +200,8 @@ class WorkingDirectory(Placed):
         """Look again at everything known below this directory."""
         self.entry = None
         yield Notice(self.ino)
-        for name, node in list(self.children.items()):
+        for name in list(self.children):
             yield from self.recheck(name)
-            if not node.gone and isinstance(node, WorkingDirectory):
-                yield from node.recheck_all()
 
     def _found(self, name: bytes) -> Entry | None:
         try:

@@ -235,6 +235,11 @@ class Engine:
         with self._index.read() as txn:
             return {name: ref.tip for name, ref in self._refs.branches(txn).items()}
 
+    def root_ids(self) -> dict[str, int]:
+        """The id of each branch's root."""
+        with self._index.read() as txn:
+            return {name: ref.root_id for name, ref in self._refs.branches(txn).items()}
+
     def tags(self) -> dict[str, Digest]:
         """Tags and their commits, by name."""
         with self._index.read() as txn:

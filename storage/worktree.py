@@ -86,7 +86,7 @@ class WorkingTree(WorkingReader):
                 kept = replace(entry.attributes, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
                 entry = replace(entry, attributes=kept)
             assert isinstance(entry.value, bytes)
-            change.put(directory, name, encode_head(entry), entry.value)
+            change.put(directory, name, encode_head(entry), entry.value, new=found is None)
         return entry
 
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
@@ -97,7 +97,7 @@ class WorkingTree(WorkingReader):
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
                 raise Exists(f"{path_text(path)} is there already")
-            change.put(directory, name, encode_head(entry), b"")
+            change.put(directory, name, encode_head(entry), b"", new=True)
         return entry
 
     def make_directory(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
@@ -110,7 +110,7 @@ class WorkingTree(WorkingReader):
                 raise Exists(f"{path_text(path)} is there already")
             child = change.new_directory(EMPTY, path)
             entry = Entry(Kind.STAGED, 0, stamp, attributes, 0, STAGED_ID.pack(child))
-            change.put(directory, name, encode_head(entry), STAGED_ID.pack(child))
+            change.put(directory, name, encode_head(entry), STAGED_ID.pack(child), new=True)
             change.touch(child, stamp)
         return entry
 
@@ -125,7 +125,7 @@ class WorkingTree(WorkingReader):
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
                 raise Exists(f"{path_text(path)} is there already")
-            change.put(directory, name, encode_head(entry), target)
+            change.put(directory, name, encode_head(entry), target, new=True)
         return entry
 
     def readlink(self, entry: Entry) -> bytes:
@@ -202,7 +202,7 @@ class WorkingTree(WorkingReader):
             change.remove(source, old_name)
             if over is not None:
                 change.drop(over) if over.entry.is_directory else None
-            change.put(target, new_name, head, value)
+            change.put(target, new_name, head, value, new=True)
             if found.entry.is_directory:
                 change.structural = True
 
@@ -225,8 +225,8 @@ class WorkingTree(WorkingReader):
             b, found_b = self._existing(change, second_parent, second_name, second)
             row_a = self._moved(change, found_a, one, first)
             row_b = self._moved(change, found_b, other, second)
-            change.put(b, second_name, *row_a)
-            change.put(a, first_name, *row_b)
+            change.put(b, second_name, *row_a, new=True)
+            change.put(a, first_name, *row_b, new=True)
             change.structural = True
 
     def _converted(self, old: Path, new: Path) -> tuple[Entry, Entry] | None:
@@ -303,12 +303,19 @@ class WorkingTree(WorkingReader):
         parent, name = split(path)
         with self._change() as change:
             directory, found = self._existing(change, parent, name, path)
-            entry = changed(found.entry)
+            entry = changed(self._with_time(change, found.entry))
             change.put(directory, name, encode_head(entry), change.value(found))
             if mtime is not None and entry.kind is Kind.STAGED:
                 change.touch(change.directory(path), mtime)
             change.structural = change.structural or entry.is_directory
         return entry
+
+    def _with_time(self, change: Change, entry: Entry) -> Entry:
+        """The entry with the time of a staged directory, which stands in a row of its own."""
+        if entry.kind is not Kind.STAGED:
+            return entry
+        known = self._p.staging.directory(change.txn, staged_id(entry))
+        return replace(entry, mtime=known.mtime) if known is not None and known.mtime else entry
 
     def _edit_root(self, changed: Callable[[Entry], Entry], mtime: int | None) -> Entry:
         before = self.entry(())

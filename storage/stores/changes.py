@@ -45,10 +45,21 @@ class Found:
 
 @dataclass(slots=True)
 class _Group:
+    """Rows of one staged directory. `stamped`: names came or went, so its time changes. `unchanged` are the names of
+    directories that were only staged because something below them changes.
+    """
+
     base: Digest
     path: Path
     rows: dict[bytes, LeafRow] = field(default_factory=dict)
     mtime: int = 0
+    stamped: bool = False
+    unchanged: set[bytes] = field(default_factory=set)
+
+    @property
+    def changed(self) -> list[bytes]:
+        """The names that mean something else now."""
+        return [name for name in self.rows if name not in self.unchanged]
 
 
 class Change:
@@ -111,6 +122,7 @@ class Change:
         directory = self.new_directory(entry.root, path)
         staged = Entry(Kind.STAGED, entry.size, entry.mtime, entry.attributes)
         self.put(parent, name, encode_head(staged), STAGED_ID.pack(directory))
+        self._groups[parent].unchanged.add(name)
         return directory
 
     def new_directory(self, base: Digest, path: Path) -> int:
@@ -153,9 +165,12 @@ class Change:
         """The stored value of a found entry, to stage it again elsewhere."""
         return self._staging.value(found.entry.value)
 
-    def put(self, directory: int, name: bytes, head: bytes, value: bytes) -> None:
-        """Stage an entry."""
-        self._groups[directory].rows[name] = (name, head, value)
+    def put(self, directory: int, name: bytes, head: bytes, value: bytes, *, new: bool = False) -> None:
+        """Stage an entry; a new one gives its directory a new time."""
+        group = self._groups[directory]
+        group.stamped |= new
+        group.unchanged.discard(name)
+        group.rows[name] = (name, head, value)
 
     def put_many(self, directory: int, rows: Sequence[LeafRow]) -> None:
         """Stage many entries; those that stand there already with the same contents stay as they are.
@@ -170,12 +185,14 @@ class Change:
         staged = self._staging.staged_among(self.txn, directory, names) | group.rows.keys()
         if group.base == EMPTY and not staged:
             group.rows.update(zip(names, rows, strict=True))
+            group.stamped = True
             return
         for row in rows:
             name, head, value = row
             found = self.find(directory, name) if group.base != EMPTY or name in staged else None
             if found is None:
                 group.rows[name] = row
+                group.stamped = True
             elif not self._same(found, name, head, value):
                 group.rows[name] = (name, _with_kept(head, found.entry), value)
 
@@ -194,7 +211,10 @@ class Change:
 
         The row is needed even where the base has no such name: a commit may just be putting it there.
         """
-        self._groups[directory].rows[name] = (name, REMOVED_HEAD, b"")
+        group = self._groups[directory]
+        group.stamped = True
+        group.unchanged.discard(name)
+        group.rows[name] = (name, REMOVED_HEAD, b"")
 
     def drop(self, found: Found) -> None:
         """Forget a staged directory that is removed or replaced."""
@@ -231,8 +251,10 @@ class Change:
             block = encode_leaf(rows)
             leaves.append(rows)
             blocks.append(block)
-            heads.append((directory, group.mtime or (now if rows else 0), len(block)))
-        paths = [(list(g.path), _names(g.rows)) for g in groups.values() if g.rows or g.mtime]
+            heads.append((directory, group.mtime or (now if group.stamped else 0), len(block)))
+        paths = [(list(g.path), _names(g.changed)) for g in groups.values() if g.changed or g.mtime]
+        if self._attributes and not any(not path for path, _ in paths):
+            paths.append(([], []))
         record = StageRecord(self._branch, list(self._created.items()), self._dropped, heads, self._attributes, paths)
         sequence = self._index.next_sequence(self.txn)
         head = encode_record(record)
@@ -264,5 +286,5 @@ def value_offsets(start: int, blocks: list[bytes], leaves: list[list[LeafRow]]) 
     return offsets
 
 
-def _names(rows: Mapping[bytes, object]) -> list[bytes] | None:
-    return list(rows) if len(rows) <= MANY_NAMES else None
+def _names(names: list[bytes]) -> list[bytes] | None:
+    return names if len(names) <= MANY_NAMES else None
