@@ -2,84 +2,18 @@
 
 import hashlib
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-SOURCES = Path(__file__).parent.parent.parent / "storage"
-
-
-@pytest.fixture(params=["disk", "branch"])
-def place(request, tmp_path) -> Iterator[Path]:
-    """A folder of the disk, which shows what is right, or a mounted branch."""
-    if request.param == "disk":
-        (tmp_path / "place").mkdir()
-        return tmp_path / "place"
-    return request.getfixturevalue("mounted")(request.getfixturevalue("repository")).main
-
-
-def run(*command: object, cwd: Path | None = None, **extra: str) -> str:
-    """Run a program; its output."""
-    if shutil.which(str(command[0])) is None:
-        pytest.skip(f"there is no {command[0]} here")
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env={**os.environ, "LC_ALL": "C", **extra},
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture
-def origin(tmp_path) -> Path:
-    """A git repository with some history."""
-    path = tmp_path / "origin"
-    shutil.copytree(SOURCES, path, ignore=shutil.ignore_patterns("__pycache__"))
-    git(path, "init", "-q", "-b", "trunk")
-    for number in range(3):
-        (path / "engine.py").write_text(f"{number}\n" * 100)
-        git(path, "add", "-A")
-        git(path, "commit", "-q", "-m", f"change {number}")
-    return path
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "safe.directory=*"]
-    return run("git", *who, *arguments, cwd=folder)
-
-
-def test_git_clone_commit_gc_and_fsck(place, origin):
-    run("git", "clone", "-q", "--no-hardlinks", origin, place / "clone")
-    clone = place / "clone"
-    assert git(clone, "status", "--porcelain") == ""
-    (clone / "engine.py").write_text("other\n")
-    (clone / "new").write_text("new\n")
-    assert sorted(git(clone, "status", "--porcelain").split("\n")) == ["", " M engine.py", "?? new"]
-    git(clone, "add", "-A")
-    git(clone, "commit", "-q", "-m", "here")
-    git(clone, "switch", "-q", "-c", "side", "HEAD~2")
-    git(clone, "switch", "-q", "trunk")
-    git(clone, "gc", "-q", "--aggressive", "--prune=now")
-    git(clone, "fsck", "--strict", "--full")
-    assert git(clone, "status", "--porcelain") == ""
-    assert len(git(clone, "log", "--format=%s").split()) == 2 * 3 + 1
-    git(clone, "push", "-q", str(origin), "trunk:elsewhere")
-
+from tests.programs.running import run, tree
 
 WRITER = """
 import sqlite3, sys
@@ -107,18 +41,28 @@ def test_sqlite_with_two_writers(place, mode):
         assert counted == [("a", 100, 4950), ("b", 100, 4950)]
 
 
-def test_rsync_twice(place, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(SOURCES, source, ignore=shutil.ignore_patterns("__pycache__"))
-    run("rsync", "-a", "--delete", f"{source}/", place / "copy")
-    assert run("rsync", "-a", "--delete", "--itemize-changes", f"{source}/", place / "copy") == ""
-    (source / "engine.py").write_text("changed")
-    (source / "errors.py").unlink()
-    (source / "fresh").write_text("new")
-    told = run("rsync", "-a", "--delete", "--itemize-changes", f"{source}/", place / "copy")
-    assert {line.split()[-1] for line in told.splitlines()} >= {"engine.py", "errors.py", "fresh"}
-    run("diff", "-r", source, place / "copy")
-    assert run("rsync", "-a", "--delete", "--itemize-changes", f"{source}/", place / "copy") == ""
+def test_rsync_twice(place, sources):
+    again = ["rsync", "-a", "--delete", "--itemize-changes", f"{sources}/", place / "copy"]
+    run("rsync", "-a", "--delete", f"{sources}/", place / "copy")
+    assert run(*again) == ""
+    (sources / "engine.py").write_text("changed")
+    (sources / "errors.py").unlink()
+    (sources / "fresh").write_text("new")
+    (sources / "tree" / "node.py").chmod(0o600)
+    os.utime(sources / "tree" / "edit.py", (1, 1))
+    wanted = [
+        "*deleting   errors.py",
+        ".d..t...... ./",
+        ">f.st...... engine.py",
+        ">f+++++++++ fresh",
+        ">f..t...... tree/edit.py",
+        ".f...p..... tree/node.py",
+    ]
+    assert run(*again, "--dry-run").splitlines() == wanted
+    assert run(*again).splitlines() == wanted
+    run("diff", "-r", sources, place / "copy")
+    assert tree(sources) == tree(place / "copy")
+    assert run(*again) == ""
 
 
 def test_pip_installs_into_it(place, tmp_path):
