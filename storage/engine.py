@@ -35,6 +35,7 @@ from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
 from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
+from storage.stores.pins import Pins
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
 from storage.stores.revisions import Operation, Revisions
@@ -68,6 +69,8 @@ class Engine:
         self.identity = config.id
         self.rebuilt = rebuilt
         """What was found when the index was rebuilt at opening; None where that was not needed."""
+        self.alone = False
+        """Whether nobody else had the repository open when this engine came."""
         self.temporary = folder(path) / "tmp"
         self._presence = presence
         self._index = index
@@ -91,7 +94,9 @@ class Engine:
             committer,
             self._origin,
             self.author,
+            self._segments,
         )
+        self._pins = Pins(index, self._origin)
         self._trees: dict[str, WorkingTree] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -143,7 +148,9 @@ class Engine:
                     "close or unmount them, then open it again, and it will be rebuilt",
                     where=str(home / "index"),
                 )
-            return cls(path, config, presence, Index(home / "index"), reports[0] if reports else None)
+            engine = cls(path, config, presence, Index(home / "index"), reports[0] if reports else None)
+            engine.alone = alone
+            return engine
         except BaseException:
             presence.leave(lambda: None)
             raise
@@ -155,6 +162,7 @@ class Engine:
                 return
             self._closed = True
         self._syncer.stop()
+        self._pins.close()
         try:
             self._log.sync()
         finally:
@@ -180,8 +188,10 @@ class Engine:
     # Trees
 
     def snapshot(self, commit: Digest) -> Snapshot:
-        """A commit's tree. NotFound."""
-        return Snapshot(self.objects, commit)
+        """A commit's tree, which gc leaves alone while it is held here. NotFound."""
+        snapshot = Snapshot(self.objects, commit)
+        self._pins.hold(commit, snapshot)
+        return snapshot
 
     def working_tree(self, branch: str) -> WorkingTree:
         """A branch's working tree. NotFound."""
@@ -381,6 +391,7 @@ class Engine:
                 for key, value in self._index.scan(txn, self._index.changes, b"", number_key(since))
             ]
         if not rows or rows[0][0] != since + 1:
+            self._let_go()
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
@@ -388,7 +399,14 @@ class Engine:
             if origin != self._origin:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
+        if any(not change.branch for change in found):
+            self._let_go()
         return now, found
+
+    def _let_go(self) -> None:
+        """Give up what we do not need any more: refs changed, which may have been gc, and gc may wait for it."""
+        self._pins.release()
+        self._segments.let_go()
 
     def acquire_writer(self, branch: str) -> Owner:
         """Take the branch's writer lock; what to release it with.
@@ -418,6 +436,10 @@ class Engine:
     def internals(self) -> tuple[Index, Segments, Refs, Staging]:
         """What verify reads."""
         return self._index, self._segments, self._refs, self._staging
+
+    def parts(self) -> Parts:
+        """What gc works with."""
+        return self._parts
 
     def disk_usage(self) -> int:
         """Bytes the repository takes on its disk."""

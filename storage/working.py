@@ -9,6 +9,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from storage.disk.index import GENERATION, Index, Txn
+from storage.disk.segments import Segments
 from storage.errors import (
     Corrupt,
     IsADirectory,
@@ -56,6 +57,7 @@ class Parts:
     committer: Committer
     origin: bytes
     author: Author
+    segments: Segments
 
 
 class WorkingReader:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats
+from fusefs.cli import care, doctor, history, init, mounting, refs, show, space, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -88,5 +88,6 @@ for command in (
     doctor.doctor,
     care.verify,
     care.rebuild,
+    space.gc,
 ):
     main.add_command(command)

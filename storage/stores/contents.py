@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from storage.disk.segments import checksum
@@ -154,6 +154,14 @@ def value_check(value: bytes | Place) -> int:
 
 def _chunks(objects: Objects, flags: int, value: bytes) -> list[ChunkRef]:
     return decode_chunks(objects.get(Digest(value)) if flags & INDIRECT else value)
+
+
+def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Digest]:
+    """The objects that hold the contents of an entry with those flags and that value. NotFound where a list is gone."""
+    if flags & INDIRECT:
+        yield Digest(value)
+    if flags & FLAGS:
+        yield from (chunk.digest for chunk in _chunks(objects, flags, value))
 
 
 def store_file(objects: Objects, source: Source) -> tuple[int, bytes]:

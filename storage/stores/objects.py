@@ -62,16 +62,19 @@ class Objects:
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
         row = self._row(digest)
-        if row is None:
-            raise NotFound(f"no object {hexed(digest)} is stored here")
-        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
-        where = f"segment {segment:08x} at byte {offset}"
-        try:
-            return _contents(self._segments.read(Place(segment, offset, length)), check, codec, raw_length)
-        except Corrupt as error:
-            raise Corrupt(
-                f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
-            ) from error
+        while row is not None:
+            segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
+            where = f"segment {segment:08x} at byte {offset}"
+            try:
+                return _contents(self._segments.read(Place(segment, offset, length)), check, codec, raw_length)
+            except Corrupt as error:
+                before, row = row, self._row(digest)
+                if row == before:
+                    raise Corrupt(
+                        f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
+                    ) from error
+                # gc moved it between the two steps.
+        raise NotFound(f"no object {hexed(digest)} is stored here")
 
     def _row(self, digest: Digest) -> bytes | None:
         with self._index.read() as txn:
@@ -174,7 +177,7 @@ class Objects:
 
     def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
         with self._index.read() as txn:
-            new = {digest: data for digest, data in objects if txn.get(digest, db=self._index.objects) is None}
+            new = {digest: data for digest, data in objects if not self._is_kept(txn, digest)}
         if not new:
             return
         records = []
@@ -183,9 +186,18 @@ class Objects:
             records.append(Record(kind, [packed], len(data), digest, codec=codec))
         with self._log.objects(records) as (txn, placed):
             for record, (place, check) in zip(records, placed, strict=True):
+                if txn.delete(record.digest, db=self._index.condemned):
+                    # gc may have the old copy's segment half rewritten: the new copy is the one that stays.
+                    txn.delete(record.digest, db=self._index.objects)
                 index_object(
                     self._index, txn, record.kind, record.codec, record.raw_length, record.digest, place, check
                 )
+
+    def _is_kept(self, txn: Txn, digest: Digest) -> bool:
+        """Whether an object is stored, and not about to be deleted."""
+        if txn.get(digest, db=self._index.objects) is None:
+            return False
+        return txn.get(digest, db=self._index.condemned) is None
 
 
 def index_object(

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from storage.disk import files
-from storage.disk.index import GENERATION, Index, Txn, number_key
+from storage.disk.index import GENERATION, HORIZON, Index, Txn, number_key
 from storage.disk.segments import (
     FILE_SIZE,
     RECORD_SIZE,
@@ -38,9 +38,9 @@ from storage.model.records import (
 )
 from storage.stores.log import END
 from storage.stores.objects import index_object, object_place
-from storage.stores.refs import BRANCH, TAG, BranchRef, apply_refs, decode_tag
+from storage.stores.refs import BranchRef, apply_collection, apply_refs, commits_of
 from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
-from storage.tree.node import EMPTY, BadNode, Leaf, decode
+from storage.tree.node import BadNode, Leaf, decode
 
 BATCH = 20_000
 HOLE = b"hole/"
@@ -76,20 +76,23 @@ class _Commits:
     """
 
     found: dict[Digest, Commit] = field(default_factory=dict)
-    named: set[Digest] = field(default_factory=set)
+    named: dict[Digest, int] = field(default_factory=dict)
+    """Commits, and the last operation that names each."""
 
-    def name(self, record: RefsRecord) -> None:
+    def name(self, record: RefsRecord, sequence: int) -> None:
         """Take in what an operation names."""
         for name, *values in record.updates:
-            for value in filter(None, values):
-                if name.startswith(BRANCH):
-                    self.named.add(BranchRef.decode(value).tip or EMPTY)
-                elif name.startswith(TAG):
-                    self.named.add(Digest(decode_tag(value).digest))
+            for value in values:
+                for digest in commits_of(name, value):
+                    self.named[digest] = sequence
 
-    def counting(self) -> Iterator[tuple[Digest, Commit]]:
-        """The commits that count."""
-        todo, seen = list(self.named), set(self.named)
+    def counting(self, index: Index, txn: Txn) -> Iterator[tuple[Digest, Commit]]:
+        """The commits that count: those that refs lead to, or operations that no gc has passed over."""
+        horizon = index.number(txn, HORIZON)
+        seen = {digest for digest, sequence in self.named.items() if sequence >= horizon}
+        for key, value in index.scan(txn, index.refs, b""):
+            seen.update(commits_of(key.decode(), value))
+        todo = list(seen)
         while todo:
             digest = todo.pop()
             commit = self.found.get(digest)
@@ -139,7 +142,8 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
             _index_segment(index, segment, path, changes, commits, report)
         except Corrupt as error:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
-    changes.sort(key=lambda change: change.sequence)
+    # A change may stand in two segments when gc was cut short while it rewrote one.
+    changes = sorted({change.sequence: change for change in reversed(changes)}.values(), key=lambda c: c.sequence)
     staging = Staging(index, segments)
     last_directory = 0
     for first in range(0, len(changes), BATCH // 20):
@@ -156,7 +160,7 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
         index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
         index.set_number(txn, GENERATION, 1)
         _drop_orphans(index, txn, staging)
-        for digest, commit in commits.counting():
+        for digest, commit in commits.counting(index, txn):
             txn.put(digest, number_key(commit.time), db=index.commits)
             report.commits += 1
     report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
@@ -218,8 +222,11 @@ def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
         apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
-        commits.name(refs_record)
+        commits.name(refs_record, change.sequence)
         return _directories_of_refs(refs_record)
+    if change.kind == RecordKind.COLLECTION:
+        apply_collection(index, txn, payload, change.place)
+        return 0
     record, leaves, offsets = _whole_rows(index, txn, segments, *read_stage_payload(payload, change.place.offset))
     apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
     return max([directory for directory, _ in record.created], default=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import HORIZON, Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
@@ -24,6 +24,8 @@ from storage.tree.node import EMPTY
 BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
+COLLECTION = b"collection"
+"""In the table `meta`: the place of the latest note of gc, the only one that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def change_refs(
         found = txn.get(name.encode(), db=index.refs) or b""
         if found != old:
             raise Conflict(name, _shown(name, old), _shown(name, found))
+    _require_commits(index, txn, updates)
     who = f"{author.name} <{author.email}>"
     record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped))
     sequence = index.next_sequence(txn)
@@ -132,6 +135,21 @@ def change_refs(
     apply_refs(index, txn, staging, record, sequence, place)
     note_change(index, txn, origin, [("", [], None)])
     return sequence
+
+
+def _require_commits(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """NotFound when a ref would lead to a commit that gc has taken since the caller saw it."""
+    for digest in {digest for name, _, new in updates for digest in commits_of(name, new)}:
+        if txn.get(digest, db=index.commits) is None:
+            raise NotFound(f"no commit {hexed(digest)} is stored here")
+
+
+def commits_of(name: str, value: bytes) -> list[Digest]:
+    """The commit that a ref of that name and value leads to: one, or none."""
+    if name.startswith(BRANCH) and value:
+        tip = BranchRef.decode(value).tip
+        return [tip] if tip else []
+    return [Digest(decode_tag(value).digest)] if name.startswith(TAG) and value else []
 
 
 def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, sequence: int, place: Place) -> None:
@@ -148,7 +166,31 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
     for branch, root_id in record.dropped:
         drop_directory(index, txn, staging, root_id)
         txn.put(b"fence/" + branch.encode(), number_key(sequence), db=index.meta)
-    txn.put(number_key(sequence), _PLACE.pack(place.segment, place.offset, place.length), db=index.operations)
+    txn.put(number_key(sequence), encode_place(place), db=index.operations)
+
+
+def append_collection(index: Index, log: Log, txn: Txn, horizon: int) -> None:
+    """Note in the log, inside `log.change(LOG)`, that operations before `horizon` keep no commits any more; synced."""
+    payload = msgspec.msgpack.encode((time.time_ns(), horizon))
+    sequence = index.next_sequence(txn)
+    place = log.append(SegmentKind.LOG, Record(RecordKind.COLLECTION, [payload], len(payload), sequence=sequence))
+    log.sync_own(txn, SegmentKind.LOG)
+    apply_collection(index, txn, payload, place)
+
+
+def apply_collection(index: Index, txn: Txn, payload: bytes, place: Place) -> None:
+    """Do what append_collection noted; runs when it is written and again when the index is rebuilt."""
+    try:
+        _, horizon = msgspec.msgpack.decode(payload, type=tuple[int, int])
+    except MALFORMED as error:
+        raise Corrupt(f"a note of gc cannot be read: {error}") from error
+    index.set_number(txn, HORIZON, max(horizon, index.number(txn, HORIZON)))
+    txn.put(COLLECTION, encode_place(place), db=index.meta)
+
+
+def encode_place(place: Place) -> bytes:
+    """Where an operation's record lies, as stored in the operations table."""
+    return _PLACE.pack(place.segment, place.offset, place.length)
 
 
 def operation_place(data: bytes) -> Place:

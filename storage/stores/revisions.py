@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from storage.disk.index import Index
 from storage.disk.segments import Segments
-from storage.errors import Ambiguous, NotFound
+from storage.errors import Ambiguous, Corrupt, NotFound
 from storage.model import history
 from storage.model.digest import Digest, hexed
 from storage.model.records import RefsRecord, decode_refs_record
@@ -116,14 +117,27 @@ class Revisions:
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """The operation log, newest first."""
-        with self._index.read() as txn:
-            rows = list(self._index.scan(txn, self._index.operations, b""))
         found = []
-        for key, value in reversed(rows[-limit:] if limit else rows):
-            record = decode_refs_record(self._segments.read(operation_place(value)))
+        for key, value in self._operation_rows(limit):
+            record = decode_refs_record(self._read(key, value))
             sequence = int.from_bytes(key, "big")
             found.append(Operation(sequence, record.time, record.author, record.description, record))
         return found
+
+    def _operation_rows(self, limit: int | None) -> Iterator[tuple[bytes, bytes]]:
+        with self._index.read() as txn:
+            rows = list(self._index.scan(txn, self._index.operations, b""))
+        return reversed(rows[-limit:] if limit else rows)
+
+    def _read(self, key: bytes, value: bytes) -> bytes:
+        try:
+            return self._segments.read(operation_place(value))
+        except Corrupt:
+            with self._index.read() as txn:
+                now = txn.get(key, db=self._index.operations)
+            if now is None or now == value:
+                raise
+            return self._read(key, now)  # gc moved it between the two steps
 
     def _head(self) -> str:
         with self._index.read() as txn:

@@ -19,7 +19,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from storage.disk import files
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import COLLECTIONS, Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
 from storage.errors import Conflict, Corrupt, NothingToCommit, StorageFailed, StorageFull
@@ -109,6 +109,7 @@ class Committer:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             before = self._objects.commit(ref.tip).root if ref.tip else EMPTY_ROOT
+            collections = self._index.number(txn, COLLECTIONS)
             folded = self._fold_root(txn, ref, before)
         if folded.root.value == before.value and folded.root.attributes == before.attributes:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
@@ -118,6 +119,9 @@ class Committer:
         digest = self._objects.put_commit(commit)
         self._log.sync()
         with self._log.change(SegmentKind.LOG) as txn:
+            if self._index.number(txn, COLLECTIONS) != collections:
+                # gc deleted objects meanwhile, perhaps some that this commit found stored and builds on.
+                raise Conflict(BRANCH + branch, "no gc", "a gc")
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = "commit: " + (message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]

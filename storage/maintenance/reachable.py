@@ -1,0 +1,168 @@
+"""What a repository's refs, operations, staged work and readers lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from storage.disk.index import HORIZON, Txn
+from storage.errors import Corrupt, NotFound
+from storage.model.chunking import decode_chunks
+from storage.model.digest import DIGEST_SIZE, Digest, hexed
+from storage.model.records import CHUNKED, DIRECTORY_VALUE, INDIRECT, Kind, decode_commit, decode_refs_record
+from storage.stores.objects import Objects
+from storage.stores.pins import pinned
+from storage.stores.refs import commits_of, operation_place
+from storage.stores.staging import ROW, decode_row
+from storage.tree.node import EMPTY, BadNode, Inner, decode
+from storage.working import Parts
+
+_ATTEMPTS = 10
+_CONTENTS = (Kind.FILE, Kind.SAMPLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where reachability begins, as of the sequence number `upto`.
+
+    Commits with all they came from; directories of trees; other objects.
+    """
+
+    upto: int
+    commits: set[Digest]
+    directories: set[Digest]
+    objects: set[Digest]
+
+
+class Reachable:
+    """The digests of everything that the roots given so far lead to. Grows only; about 100 bytes a digest."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.digests: set[Digest] = set()
+        self._objects = objects
+
+    def add(self, roots: Roots) -> None:
+        """Follow everything from `roots`. Corrupt where it leads to something that is missing or damaged."""
+        self.digests |= roots.objects
+        self.add_commits(roots.commits)
+        self.add_directories(roots.directories)
+
+    def add_commits(self, commits: Iterable[Digest]) -> None:
+        """Take in commits, all that they came from, and their trees."""
+        todo = self._fresh(commits)
+        trees = []
+        while todo:
+            commit = decode_commit(self._load(todo.pop()))
+            trees.append(commit.root.root)
+            todo += self._fresh(commit.parents)
+        self.add_directories(trees)
+
+    def add_directories(self, roots: Iterable[Digest]) -> None:
+        """Take in directories with all below them."""
+        todo = self._fresh(roots)
+        while todo:
+            data = self._load(todo.pop())
+            try:
+                node = decode(data)
+            except BadNode as error:
+                raise Corrupt(f"a tree node is malformed: {error}; run `arborfs verify`") from error
+            if isinstance(node, Inner):
+                todo += self._fresh(map(Digest, node.digests))
+                continue
+            for _, head, value in node.rows():
+                if head[0] == Kind.DIRECTORY:
+                    todo += self._fresh([Digest(value[:DIGEST_SIZE])])
+                elif head[1] and head[0] in _CONTENTS:
+                    self.digests.update(self._contents(head[1], value))
+
+    def _contents(self, flags: int, value: bytes) -> Iterator[Digest]:
+        if flags & CHUNKED:
+            yield from (chunk.digest for chunk in decode_chunks(value))
+        elif flags & INDIRECT:
+            digest = Digest(value)
+            if digest not in self.digests:
+                yield digest
+                yield from (chunk.digest for chunk in decode_chunks(self._load(digest)))
+
+    def _fresh(self, digests: Iterable[Digest]) -> list[Digest]:
+        fresh = [digest for digest in digests if digest not in self.digests and digest != EMPTY]
+        self.digests.update(fresh)
+        return fresh
+
+    def _load(self, digest: Digest) -> bytes:
+        try:
+            return bytes(self._objects.get(digest))
+        except NotFound as error:
+            raise Corrupt(
+                f"object {hexed(digest)} is needed, but missing: run `arborfs verify`", digest=hexed(digest)
+            ) from error
+
+
+def settled_roots(parts: Parts, keep_since: int) -> tuple[Roots, int]:
+    """The roots in a snapshot of the index, and the first operation since `keep_since` (ns since 1970).
+
+    Read without holding up writers: what they change meanwhile is not in there.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            with parts.index.read() as txn:
+                horizon = _horizon(parts, txn, keep_since)
+                return roots_since(parts, txn, 0, horizon), horizon
+        except Corrupt as error:
+            # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+            failure = error
+    raise failure
+
+
+def roots_since(parts: Parts, txn: Txn, since: int, horizon: int) -> Roots:
+    """All roots in `txn`; of staged rows and operations those above the sequence number `since` only.
+
+    Operations below `horizon` keep nothing.
+    """
+    index = parts.index
+    directories = {Digest(row[:DIGEST_SIZE]) for _, row in index.scan(txn, index.directories, b"")}
+    roots = Roots(index.number(txn, b"sequence"), set(), directories, set())
+    for key, value in index.scan(txn, index.refs, b""):
+        roots.commits.update(commits_of(key.decode(), value))
+    for sequence, place in index.scan(txn, index.operations, b""):
+        if int.from_bytes(sequence, "big") >= max(horizon, since + 1):
+            roots.commits.update(_named(parts, place))
+    for _, commit, alive in pinned(index, txn):
+        if alive:
+            roots.commits.add(commit)
+    for _, data in index.scan(txn, index.staged, b""):
+        if ROW.unpack_from(data)[0] > since:
+            _add_row(parts, data, roots)
+    return roots
+
+
+def _add_row(parts: Parts, data: bytes, roots: Roots) -> None:
+    kind, flags = data[ROW.size], data[ROW.size + 1]
+    if kind == Kind.DIRECTORY:
+        value = parts.staging.value(decode_row(data).value)
+        roots.directories.add(Digest(DIRECTORY_VALUE.unpack(value)[0]))
+    elif kind in _CONTENTS and flags & CHUNKED:
+        value = parts.staging.value(decode_row(data).value)
+        roots.objects.update(chunk.digest for chunk in decode_chunks(value))
+    elif kind in _CONTENTS and flags & INDIRECT:
+        digest = Digest(parts.staging.value(decode_row(data).value))
+        roots.objects.add(digest)
+        roots.objects.update(chunk.digest for chunk in decode_chunks(bytes(parts.objects.get(digest))))
+
+
+def _horizon(parts: Parts, txn: Txn, keep_since: int) -> int:
+    """The first operation that is young enough; never one that an earlier gc has passed over."""
+    index = parts.index
+    first = index.number(txn, b"sequence") + 1
+    for key, place in reversed(list(index.scan(txn, index.operations, b""))):
+        if decode_refs_record(parts.segments.read(operation_place(place))).time < keep_since:
+            break
+        first = int.from_bytes(key, "big")
+    return max(first, index.number(txn, HORIZON))
+
+
+def _named(parts: Parts, place: bytes) -> Iterator[Digest]:
+    record = decode_refs_record(parts.segments.read(operation_place(place)))
+    for name, old, new in record.updates:
+        yield from commits_of(name, old)
+        yield from commits_of(name, new)
