@@ -87,7 +87,7 @@ class Index:
     ends: Table
     """segment id → acknowledged end, synced end."""
     journals: Table
-    """segment id + branch → highest sequence number it stages."""
+    """segment id + id of a branch's root → highest sequence number it stages."""
     condemned: Table
     """digest of an object that nothing led to → when gc saw that, in ns. Who stores it meanwhile stores it anew."""
     pins: Table

@@ -29,6 +29,8 @@ STAGED_ID = struct.Struct("<Q")
 SHORT_VALUE = 64
 """Values up to this many bytes stand in the row itself."""
 KEPT_CHANGES = 10_000
+FENCE = b"fence/"
+"""Before the id of a branch's root directory, in the table `meta`: rows staged there up to that number are settled."""
 
 REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
 
@@ -189,8 +191,14 @@ def apply_stage(
         known = staging.directory(txn, directory)
         if known is not None:
             put_directory(index, txn, directory, StagedDirectory(known.base, known.mtime, head))
-    key = number_key(segment) + record.branch.encode()
+    key = number_key(segment) + number_key(_root_id(index, txn, record.branch))
     txn.put(key, number_key(sequence), db=index.journals)
+
+
+def _root_id(index: Index, txn: Txn, branch: str) -> int:
+    """The id of a branch's root directory, which stays when the branch is renamed; 0 where a damaged log lacks the branch."""
+    value = txn.get(b"branch/" + branch.encode(), db=index.refs)
+    return STAGED_ID.unpack(value[-STAGED_ID.size :])[0] if value else 0
 
 
 def drop_directory(index: Index, txn: Txn, staging: Staging, directory: int) -> None:
@@ -219,7 +227,12 @@ def apply_fence(index: Index, txn: Txn, staging: Staging, fence: Fence, sequence
         txn.put(number_key(directory) + name, row, db=index.staged)
     root = decode_entry(fence.head, fence.value)
     put_directory(index, txn, fence.root_id, StagedDirectory(root.root, root.mtime, fence.head))
-    txn.put(b"fence/" + fence.branch.encode(), number_key(fence.upto), db=index.meta)
+    put_fence(index, txn, fence.root_id, fence.upto)
+
+
+def put_fence(index: Index, txn: Txn, root_id: int, upto: int) -> None:
+    """Note up to which sequence number all that was staged below a root is settled."""
+    txn.put(FENCE + number_key(root_id), number_key(upto), db=index.meta)
 
 
 def _settle(index: Index, txn: Txn, staging: Staging, directory: int, upto: int) -> set[int]:
