@@ -104,6 +104,8 @@ def gc(
             collector = _Collector(engine, policy, first.marked)
             report = collector.sweep(0 if engine.alone else policy.grace)
             report.commits = commits
+            # Before any byte goes: a power loss must not bring back an older state that still leads there.
+            engine.sync()
             engine.parts().committer.remove_settled_journals()
             report.compaction = compact(engine.parts(), on_progress)
             collector.tell_others()
