@@ -311,6 +311,15 @@ class Segments:
                     return fd
         raise Corrupt(f"segment {segment:08x} is missing", where=f"{segment:08x}")
 
+    def hold(self, segment: int) -> None:
+        """Open a segment, which stays readable from here on though it be deleted. Corrupt where it is missing."""
+        self._descriptor(segment)
+
+    def held(self, segment: int) -> Path | None:
+        """A path that leads to an open segment, deleted or not; None where it is not open here."""
+        fd = self._fds.get(segment)
+        return None if fd is None else Path(f"/proc/self/fd/{fd}")
+
     def let_go(self) -> None:
         """Give the disk back what deleted log segments take: nobody needs them, their objects lie elsewhere now.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,10 @@ BATCH = 20_000
 HOLE = b"hole/"
 """Before a segment's id and an offset, in the table `meta`: from there on so many bytes are no valid records."""
 _LENGTH_SIZE = 4
+RowOf = Callable[[Txn, bytes], bytes | None]
+"""Finds an object's row of the table `objects`."""
+Progress = Callable[[int, int], None]
+"""Is told the bytes read so far, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class RebuildReport:
 
 
 @dataclass(slots=True)
-class _Commits:
+class Commits:
     """The commit records that were found, and those that operations name: only those, and what they came from, count.
 
     A commit whose operation never was is one that nobody was told of, and after a power loss its tree may have holes.
@@ -103,13 +107,15 @@ class _Commits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class Change:
+    """A change of staged work or refs, or a note of gc: where its record's payload lies."""
+
     sequence: int
     kind: int
     place: Place
 
 
-def rebuild_index(home: Path) -> RebuildReport:
+def rebuild_index(home: Path, on_progress: Progress | None = None) -> RebuildReport:
     """Make the index of the repository in `home` again, and put it in the old one's place in one step.
 
     The caller has the repository to itself. Nothing but the index is written: a rebuild cut short is simply run again.
@@ -121,7 +127,7 @@ def rebuild_index(home: Path) -> RebuildReport:
     segments = Segments(home / "segments")
     index = Index(fresh)
     try:
-        _fill(index, segments, report)
+        _fill(index, segments, report, on_progress)
         index.sync()
     finally:
         index.close()
@@ -130,11 +136,14 @@ def rebuild_index(home: Path) -> RebuildReport:
     return report
 
 
-def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
-    changes: list[_Change] = []
-    commits = _Commits()
+def _fill(index: Index, segments: Segments, report: RebuildReport, on_progress: Progress | None) -> None:
+    changes: list[Change] = []
+    commits = Commits()
     paths = sorted(segments.paths().items())
-    for segment, path in paths:
+    sizes = [path.stat().st_size for _, path in paths]
+    for number, (segment, path) in enumerate(paths):
+        if on_progress is not None:
+            on_progress(sum(sizes[:number]), sum(sizes))
         if is_unused(path):
             files.remove(path)
             continue
@@ -142,32 +151,52 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
             _index_segment(index, segment, path, changes, commits, report)
         except Corrupt as error:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
-    # A change may stand in two segments when gc was cut short while it rewrote one.
-    changes = sorted({change.sequence: change for change in reversed(changes)}.values(), key=lambda c: c.sequence)
-    staging = Staging(index, segments)
-    last_directory = 0
-    for first in range(0, len(changes), BATCH // 20):
-        with index.write() as txn:
-            for change in changes[first : first + BATCH // 20]:
-                try:
-                    last_directory = max(last_directory, _replay(index, txn, staging, segments, change, commits))
-                except (Corrupt, BadNode) as error:
-                    where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
-                    report.problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
+    last_directory = replay(
+        index, segments, changes, commits, lambda txn, digest: txn.get(digest, db=index.objects), report.problems
+    )
     with index.write() as txn:
         index.set_number(txn, b"sequence", max((change.sequence for change in changes), default=0))
         index.set_number(txn, b"directory", last_directory)
         index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
         index.set_number(txn, GENERATION, 1)
-        _drop_orphans(index, txn, staging)
         for digest, commit in commits.counting(index, txn):
             txn.put(digest, number_key(commit.time), db=index.commits)
             report.commits += 1
     report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
 
 
+def replay(
+    index: Index,
+    segments: Segments,
+    changes: Iterable[Change],
+    commits: Commits,
+    row_of: RowOf,
+    problems: list[Problem],
+) -> int:
+    """Apply all changes to an `index` without any, in order of sequence; the highest id of a staged directory.
+
+    Takes in what commits they name. Staged rows count whose chunks all have a row of the table `objects`, by `row_of`.
+    """
+    # A change may stand in two segments when gc was cut short while it rewrote one.
+    once = {change.sequence: change for change in sorted(changes, key=lambda c: c.place, reverse=True)}
+    ordered = sorted(once.values(), key=lambda change: change.sequence)
+    staging = Staging(index, segments)
+    last = 0
+    for first in range(0, len(ordered), BATCH // 20):
+        with index.write() as txn:
+            for change in ordered[first : first + BATCH // 20]:
+                try:
+                    last = max(last, _replay(index, txn, staging, segments, change, commits, row_of))
+                except (Corrupt, BadNode) as error:
+                    where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
+                    problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
+    with index.write() as txn:
+        _drop_orphans(index, txn, staging)
+    return last
+
+
 def _index_segment(
-    index: Index, segment: int, path: Path, changes: list[_Change], commits: _Commits, report: RebuildReport
+    index: Index, segment: int, path: Path, changes: list[Change], commits: Commits, report: RebuildReport
 ) -> None:
     end = FILE_SIZE
     found = _records(path)
@@ -206,9 +235,9 @@ def _records(path: Path) -> Iterator[Found]:
                     record.payload.release()
 
 
-def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], commits: _Commits) -> None:
+def _index_record(index: Index, txn: Txn, record: Found, changes: list[Change], commits: Commits) -> None:
     if record.kind >= RecordKind.STAGE:
-        changes.append(_Change(record.sequence, record.kind, record.place))
+        changes.append(Change(record.sequence, record.kind, record.place))
         return
     index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
     if record.kind == RecordKind.COMMIT:
@@ -217,7 +246,15 @@ def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change],
         commits.found[record.digest] = decode_commit(data)
 
 
-def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change: _Change, commits: _Commits) -> int:
+def _replay(
+    index: Index,
+    txn: Txn,
+    staging: Staging,
+    segments: Segments,
+    change: Change,
+    commits: Commits,
+    row_of: RowOf,
+) -> int:
     payload = segments.read(change.place)
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
@@ -227,15 +264,15 @@ def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change
     if change.kind == RecordKind.COLLECTION:
         apply_collection(index, txn, payload, change.place)
         return 0
-    record, leaves, offsets = _whole_rows(index, txn, segments, *read_stage_payload(payload, change.place.offset))
+    record, leaves, offsets = _whole_rows(txn, segments, row_of, *read_stage_payload(payload, change.place.offset))
     apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
     return max([directory for directory, _ in record.created], default=0)
 
 
 def _whole_rows(
-    index: Index,
     txn: Txn,
     segments: Segments,
+    row_of: RowOf,
     record: StageRecord,
     leaves: list[list[LeafRow]],
     offsets: list[int],
@@ -249,7 +286,7 @@ def _whole_rows(
         kept: list[LeafRow] = []
         start = at = offset
         for row in rows:
-            if not _has_chunks(index, txn, segments, row):
+            if not _has_chunks(txn, segments, row_of, row):
                 groups.append(group)
                 whole.append(kept)
                 starts.append(start)
@@ -263,19 +300,19 @@ def _whole_rows(
     return replace(record, groups=groups), whole, starts
 
 
-def _has_chunks(index: Index, txn: Txn, segments: Segments, row: LeafRow) -> bool:
+def _has_chunks(txn: Txn, segments: Segments, row_of: RowOf, row: LeafRow) -> bool:
     _, head, value = row
     if head[0] not in (Kind.FILE, Kind.SAMPLE):
         return True
     if head[1] & INDIRECT:
-        found = txn.get(value, db=index.objects)
+        found = row_of(txn, value)
         if found is None:
             return False
         place, raw_length, codec = object_place(found)
         value = bytes(unpack(codec, segments.read(place), raw_length))
     elif not head[1] & CHUNKED:
         return True
-    return all(txn.get(chunk.digest, db=index.objects) is not None for chunk in decode_chunks(value))
+    return all(row_of(txn, chunk.digest) is not None for chunk in decode_chunks(value))
 
 
 def _directories_of_refs(record: RefsRecord) -> int:
