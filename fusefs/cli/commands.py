@@ -88,6 +88,7 @@ for command in (
     doctor.doctor,
     care.verify,
     care.rebuild,
+    space.du,
     space.gc,
 ):
     main.add_command(command)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of
 from storage.engine import Engine
 from storage.errors import NotARepository
 from storage.home import folder
+from storage.model.names import Path as TreePath
+
+# The first colon that is not inside braces: main@{2026-11-01 12:30}:images
+_OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re.DOTALL)
+
+
+def split_object(text: str) -> tuple[str, TreePath | None]:
+    """The revision and the path in [REVISION][:PATH]; no path where no colon is."""
+    parts = _OBJECT.fullmatch(text)
+    if parts is None:
+        raise click.UsageError(f"{text!r} is not REVISION, :PATH or REVISION:PATH.")
+    if parts["path"] is None:
+        return parts["revision"], None
+    names = parts["path"].encode("utf-8", "surrogateescape").split(b"/")
+    return parts["revision"], tuple(name for name in names if name)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,24 @@
-"""The room a repository takes: `gc`."""
+"""The room a repository takes: `du` and `gc`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from fusefs.cli.location import Location
-from fusefs.cli.output import counted, json_option, print_json, size_text
+from fusefs.cli.location import Location, split_object
+from fusefs.cli.output import counted, json_option, print_json, printable, shown, size_text
 from fusefs.cli.progress import progress, quiet_option
+from storage.engine import Engine
 from storage.errors import Corrupt
+from storage.maintenance.du import Room, overlap, room
 from storage.maintenance.gc import SECOND, Collection, Policy
 from storage.maintenance.gc import gc as collect
 from storage.model.digest import hexed
+from storage.model.records import Entry
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -72,6 +77,98 @@ def gc(context: click.Context, keep: int, grace: int, dry_run: bool, quiet: bool
         _print_collection(done)
     if done.compaction.problems:
         context.exit(Corrupt.exit_code)
+
+
+@click.command()
+@click.argument("targets", metavar="[REVISION][:PATH]...", nargs=-1)
+@click.option(
+    "--stored", is_flag=True, help="Also what each takes in the repository: a walk of it, not a look at a counter."
+)
+@json_option
+@click.pass_obj
+def du(location: Location, targets: tuple[str, ...], stored: bool, as_json: bool) -> None:
+    """Show the size of commits, or of directories, datasets and files in them.
+
+    One is listed with what is directly in it. Of two it is told how much only the first one needs, how much only the
+    other one, and how much they share: bytes of objects (contents and tree nodes, equal ones once), and the same as
+    stored, packed. REVISION is as for log; default: the tip of the branch you stand in.
+
+    \b
+    Example:
+      arborfs -C data du
+      arborfs -C data du v1.0:images
+      arborfs -C data du v1.0 main
+    """
+    with location.open() as engine:
+        found = [_Target(engine, location, text) for text in targets or ("",)]
+        measured = [target.facts(stored) for target in found]
+        shared = overlap(engine, found[0].entry, found[1].entry) if len(found) == 2 else None
+        listed = list(found[0].children(stored)) if len(found) == 1 else []
+        if as_json:
+            print_json(
+                {
+                    "targets": measured,
+                    "entries": listed,
+                    "overlap": None if shared is None else asdict(shared),
+                }
+            )
+            return
+        for facts in [*listed, *measured]:
+            click.echo(_facts_line(facts))
+        if shared is not None:
+            click.echo(f"\n{'':24}{'objects':>10} {'bytes':>10} {'stored':>10}")
+            for what, part in (("only in the first", shared.first), ("only in the second", shared.second)):
+                click.echo(_room_line(what, part))
+            click.echo(_room_line("in both", shared.shared))
+
+
+class _Target:
+    """One argument of du: a commit's tree, or something in it."""
+
+    def __init__(self, engine: Engine, location: Location, text: str) -> None:
+        revision, path = split_object(text)
+        self._engine = engine
+        self._snapshot = engine.snapshot(engine.resolve(revision or location.branch(engine)))
+        self._path = path or ()
+        self._text = text or shown(self._path)
+        self.entry = self._snapshot.entry(self._path)
+
+    def facts(self, stored: bool) -> dict[str, Any]:
+        """What is told of it."""
+        return self._facts(self._text, self.entry, stored)
+
+    def children(self, stored: bool) -> Iterator[dict[str, Any]]:
+        """What is told of each directory directly in it, and of all files there together."""
+        if not self.entry.is_directory:
+            return
+        files = 0
+        for name, entry in self._snapshot.entries(self._path):
+            if entry.is_directory:
+                yield self._facts(shown((*self._path, name)) + "/", entry, stored)
+            else:
+                files += entry.size
+        if files:
+            yield {"name": "files in " + shown(self._path) + "/", "bytes": files}
+
+    def _facts(self, name: str, entry: Entry, stored: bool) -> dict[str, Any]:
+        facts: dict[str, Any] = {"name": name, "bytes": entry.size}
+        if entry.is_directory:
+            facts["entries"] = entry.count
+        if stored:
+            facts["stored"] = room(self._engine, entry).stored
+        return facts
+
+
+def _facts_line(facts: dict[str, Any]) -> str:
+    columns = f"{size_text(facts['bytes']):>10}"
+    if "stored" in facts:
+        columns += f" {size_text(facts['stored']):>10} stored"
+    entries = f"  {counted(facts['entries'], 'entry', 'entries')}" if "entries" in facts else ""
+    return f"{columns}  {printable(facts['name'])}{entries}"
+
+
+def _room_line(what: str, part: Room) -> str:
+    return f"{what:24}{part.objects:>10,} {size_text(part.bytes):>10} {size_text(part.stored):>10}"
 
 
 def _collection_json(done: Collection) -> dict[str, Any]:
