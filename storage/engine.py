@@ -391,7 +391,7 @@ class Engine:
                 for key, value in self._index.scan(txn, self._index.changes, b"", number_key(since))
             ]
         if not rows or rows[0][0] != since + 1:
-            self._let_go()
+            self.let_go()
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
@@ -400,11 +400,11 @@ class Engine:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
         if any(not change.branch for change in found):
-            self._let_go()
+            self.let_go()
         return now, found
 
-    def _let_go(self) -> None:
-        """Give up what we do not need any more: refs changed, which may have been gc, and gc may wait for it."""
+    def let_go(self) -> None:
+        """Give up pins of snapshots that nobody holds, and files that gc deleted. `changes` does so when refs changed."""
         self._pins.release()
         self._segments.let_go()
 
