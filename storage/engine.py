@@ -404,8 +404,12 @@ class Engine:
         return now, found
 
     def let_go(self) -> None:
-        """Give up pins of snapshots that nobody holds, and files that gc deleted. `changes` does so when refs changed."""
+        """Give up pins of what nobody reads, pin what gc has marked and somebody reads, and close files that gc deleted.
+
+        `changes` does so when refs changed, which gc pretends to do.
+        """
         self._pins.release()
+        self._pins.hold_contents(self.objects.in_use())
         self._segments.let_go()
 
     def acquire_writer(self, branch: str) -> Owner:

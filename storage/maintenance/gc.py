@@ -27,7 +27,7 @@ from storage.engine import Engine
 from storage.errors import CollectorRuns
 from storage.home import folder
 from storage.maintenance.compact import Compaction, compact, sparse_segments
-from storage.maintenance.reachable import Reachable, roots_since, settled_roots
+from storage.maintenance.reachable import Reachable, Roots, add_pins, roots_since, settled_roots
 from storage.model.digest import Digest
 from storage.stores.objects import object_place
 from storage.stores.pins import pinned
@@ -139,7 +139,9 @@ class _Collector:
     def _last_look(self, txn: Txn) -> None:
         """Take in what changed since the last look; from here to the end of `txn` nothing changes."""
         if self._index.number(txn, b"sequence") == self._seen:
-            self.marked.add_commits(commit for _, commit, alive in pinned(self._index, txn) if alive)
+            roots = Roots(self._seen, set(), set(), set())
+            add_pins(self._parts, txn, roots)
+            self.marked.add(roots)
             return
         roots = roots_since(self._parts, txn, self._seen, self._horizon)
         self.marked.add(roots)

@@ -127,13 +127,19 @@ def roots_since(parts: Parts, txn: Txn, since: int, horizon: int) -> Roots:
     for sequence, place in index.scan(txn, index.operations, b""):
         if int.from_bytes(sequence, "big") >= max(horizon, since + 1):
             roots.commits.update(_named(parts, place))
-    for _, commit, alive in pinned(index, txn):
-        if alive:
-            roots.commits.add(commit)
+    add_pins(parts, txn, roots)
     for _, data in index.scan(txn, index.staged, b""):
         if ROW.unpack_from(data)[0] > since:
             _add_row(parts, data, roots)
     return roots
+
+
+def add_pins(parts: Parts, txn: Txn, roots: Roots) -> None:
+    """Add what live processes have pinned: commits, and contents of files."""
+    for _, digest, alive in pinned(parts.index, txn):
+        if alive:
+            is_commit = txn.get(digest, db=parts.index.commits) is not None
+            (roots.commits if is_commit else roots.objects).add(digest)
 
 
 def _add_row(parts: Parts, data: bytes, roots: Roots) -> None:

@@ -28,7 +28,7 @@ FLAGS = CHUNKED | INDIRECT
 class Content:
     """The file form of a stored file or sample. Immutable: it reads the same whatever happens to the tree. Thread-safe."""
 
-    __slots__ = ("_head", "_inline", "_objects", "_starts", "chunks", "size")
+    __slots__ = ("__weakref__", "_head", "_inline", "_objects", "_starts", "chunks", "size")
 
     def __init__(self, objects: Objects, size: int, head: bytes, inline: bytes, chunks: Sequence[ChunkRef]) -> None:
         self.size = size
@@ -40,6 +40,7 @@ class Content:
         at = len(head) + len(inline)
         if chunks:
             *self._starts, at = accumulate((chunk.length for chunk in chunks), initial=at)
+            objects.readers.add(self)
         if at != size:
             raise Corrupt(f"an entry says it has {size} bytes, its contents have {at}")
 

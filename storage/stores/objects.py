@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+from weakref import WeakSet
 
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
@@ -44,6 +47,12 @@ def _contents(stored: bytes, check: int, codec: int, length: int) -> bytes | mem
     return unpack(codec, stored, length)
 
 
+class Reader(Protocol):
+    """What reads chunks piece by piece."""
+
+    chunks: Sequence[ChunkRef]
+
+
 class Objects:
     """Reads and writes objects. Thread-safe. Everything read is checked; wrong bytes are never returned."""
 
@@ -56,6 +65,8 @@ class Objects:
         self._commits: Cache[Digest, Commit] = Cache(COMMIT_CACHE, self._load_commit)
         self.node: Load = self._nodes.__getitem__
         """A decoded tree node."""
+        self.readers: WeakSet[Reader] = WeakSet()
+        """Whoever may ask for chunks later."""
         self._loading: dict[Digest, threading.Event] = {}
         self._lock = threading.Lock()
 
@@ -79,6 +90,12 @@ class Objects:
     def _row(self, digest: Digest) -> bytes | None:
         with self._index.read() as txn:
             return txn.get(digest, db=self._index.objects)
+
+    def in_use(self) -> set[Digest]:
+        """The chunks that readers here may still ask for."""
+        while True:
+            with suppress(RuntimeError):  # another thread opened a file meanwhile
+                return {chunk.digest for reader in list(self.readers) for chunk in reader.chunks}
 
     def has(self, digest: Digest) -> bool:
         """Whether something is stored under `digest`."""

@@ -1,13 +1,14 @@
 """Pins: what a live process reads though no ref may lead to it any more. gc keeps it.
 
-A pin is a row of the index that names its process, so that the pins of a dead one count for nothing.
+A pin is a row of the index that names its process, so that the pins of a dead one count for nothing. A commit is pinned
+before it is read. Contents of files are pinned when gc has marked them: whoever has them open has the grace time for it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ class Pins:
         self._index = index
         self._origin = origin
         self._readers: dict[Digest, WeakSet[object]] = {}
+        self._contents: set[Digest] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -39,7 +41,7 @@ class Pins:
         with self._lock:
             if self._pid != os.getpid():
                 # The parent's pins hold while it lives; what this process opens, it pins itself.
-                self._pid, self._readers = os.getpid(), {}
+                self._pid, self._readers, self._contents = os.getpid(), {}, set()
             if commit not in self._readers:
                 self._write(commit)
                 self._readers[commit] = WeakSet()
@@ -64,11 +66,29 @@ class Pins:
             if unread:
                 self._take_back(unread)
 
+    def hold_contents(self, digests: Iterable[Digest]) -> None:
+        """Keep those of `digests` that gc has marked, from now on until they are not among those given any more."""
+        with self._lock:
+            if self._pid != os.getpid():
+                return
+            wanted = set(digests)
+            with self._index.read() as txn:
+                if not self._contents and not self._index.rows(txn, self._index.condemned):
+                    return
+                fresh = {digest for digest in wanted if txn.get(digest, db=self._index.condemned) is not None}
+            fresh, done = fresh - self._contents, self._contents - wanted
+            if fresh or done:
+                with suppress(StorageFull), self._index.write() as txn:
+                    for digest in fresh:
+                        txn.put(self._key(digest), msgspec.msgpack.encode(this_process()), db=self._index.pins)
+                    self._drop(txn, list(done))
+                    self._contents |= fresh
+
     def close(self) -> None:
         """Take back all pins."""
         with self._lock:
-            if self._readers and self._pid == os.getpid():
-                self._take_back(list(self._readers))
+            if (self._readers or self._contents) and self._pid == os.getpid():
+                self._take_back([*self._readers, *self._contents])
 
     def _take_back(self, commits: list[Digest]) -> None:
         with suppress(StorageFull), self._index.write() as txn:
@@ -77,16 +97,17 @@ class Pins:
     def _unread(self) -> list[Digest]:
         return [commit for commit, readers in self._readers.items() if not readers]
 
-    def _drop(self, txn: Txn, commits: list[Digest]) -> None:
-        for commit in commits:
-            txn.delete(self._key(commit), db=self._index.pins)
-            self._readers.pop(commit)
+    def _drop(self, txn: Txn, digests: list[Digest]) -> None:
+        for digest in digests:
+            txn.delete(self._key(digest), db=self._index.pins)
+            self._readers.pop(digest, None)
+            self._contents.discard(digest)
 
-    def _key(self, commit: Digest) -> bytes:
-        return number_key(self._pid) + self._origin + commit
+    def _key(self, digest: Digest) -> bytes:
+        return number_key(self._pid) + self._origin + digest
 
 
 def pinned(index: Index, txn: Txn) -> Iterator[tuple[bytes, Digest, bool]]:
-    """Every pin: its key, its commit, and whether its process lives."""
+    """Every pin: its key, the commit or contents that it keeps, and whether its process lives."""
     for key, value in index.scan(txn, index.pins, b""):
         yield key, Digest(key[_OWNER:]), msgspec.msgpack.decode(value, type=Owner).alive
