@@ -149,7 +149,7 @@ def references(kind: int, data: bytes) -> Iterator[Digest]:
         if isinstance(node, Inner):
             yield from map(Digest, node.digests)
             return
-        for _, head, value in node.rows():
+        for head, value in node.leading():
             yield from entry_references(head, value)
 
 

@@ -69,7 +69,7 @@ class Reachable:
             if isinstance(node, Inner):
                 todo += self._fresh(map(Digest, node.digests))
                 continue
-            for _, head, value in node.rows():
+            for head, value in node.leading():
                 if head[0] == Kind.DIRECTORY:
                     todo += self._fresh([Digest(value[:DIGEST_SIZE])])
                 elif head[1] and head[0] in _CONTENTS:
