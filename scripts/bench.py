@@ -32,6 +32,7 @@ from bench_common import (
     seconds,
 )
 from bench_posix import posix
+from bench_space import space
 
 from storage.dataset_writer import DatasetDataWriter
 
@@ -264,7 +265,15 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
     ]
 
 
-GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
+GROUPS = {
+    "ingest": ingest,
+    "commit": commit,
+    "requests": requests,
+    "read": read,
+    "copy": copy,
+    "posix": posix,
+    "space": space,
+}
 
 
 def main() -> None:

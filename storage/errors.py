@@ -156,7 +156,7 @@ class Conflict(Busy, RuntimeError):
 
 
 class CollectorRuns(Busy, RuntimeError):
-    """Another process is collecting garbage in this repository."""
+    """Another process is collecting garbage in this repository, or verifies it."""
 
 
 class Collected(Busy, RuntimeError):

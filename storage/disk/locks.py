@@ -62,6 +62,17 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def together(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def alone_at_once(path: Path) -> Iterator[bool]:
     """Like `alone`, without waiting: whether the lock was free."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

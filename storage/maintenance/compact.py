@@ -76,7 +76,8 @@ def compact(parts: Parts, on_progress: Progress | None = None) -> Compaction:
     """
     report = Compaction()
     _remove_unknown(parts, report)
-    todo = list(sparse_segments(parts, frozenset()))
+    # On a full disk the dead ones must go before there is room for a copy.
+    todo = sorted(sparse_segments(parts, frozenset()), key=lambda found: found.copied)
     total = sum(found.copied for found in todo)
     for found in todo:
         rewriting = _Rewriting(parts, found, report)

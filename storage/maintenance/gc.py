@@ -89,7 +89,7 @@ def gc(
 
     Kept is what refs, staged work, the commits and checkouts that live processes read, and operations of the last
     `policy.keep` nanoseconds lead to. Where others have the repository open, deleting takes two calls, `policy.grace` apart.
-    CollectorRuns when another one is at it; Corrupt, with nothing deleted, where something needed is missing.
+    CollectorRuns when another one is at it, or a verify; Corrupt, with nothing deleted, where something needed is missing.
     `on_progress` is called with bytes copied, of how many.
     """
     where, policy = Path(path), policy or Policy()
@@ -116,7 +116,7 @@ def gc(
 def _only_collector(path: Path) -> Iterator[None]:
     with alone_at_once(folder(path) / "gc.lock") as free:
         if not free:
-            raise CollectorRuns(f"another process collects garbage in {path}")
+            raise CollectorRuns(f"another process verifies {path} or collects garbage there: wait for it")
         yield
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from storage.disk.index import Txn, number_key
-from storage.disk.locks import alone
+from storage.disk.locks import together
 from storage.disk.segments import RecordKind, SegmentKind
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt, NotFound
@@ -40,7 +40,7 @@ def verify(engine: Engine, on_progress: Progress | None = None, *, threads: int 
     thread at a time; `threads` is how many read at once (0: one for each core). Memory: some 300 bytes an object.
     """
     parts = engine.parts()
-    with alone(parts.segments.folder.parent / "gc.lock"), ExitStack() as stack:
+    with together(parts.segments.folder.parent / "gc.lock"), ExitStack() as stack:
         txn = _snapshot(parts, stack)
         return _Verification(parts, txn).run(on_progress, threads or len(os.sched_getaffinity(0)))
 

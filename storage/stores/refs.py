@@ -192,6 +192,8 @@ def apply_collection(index: Index, txn: Txn, payload: bytes, place: Place) -> No
         _, horizon = msgspec.msgpack.decode(payload, type=tuple[int, int])
     except MALFORMED as error:
         raise Corrupt(f"a note of gc cannot be read: {error}") from error
+    if not 0 <= horizon < 1 << 63:
+        raise Corrupt(f"a note of gc has the horizon {horizon}")
     index.set_number(txn, HORIZON, max(horizon, index.number(txn, HORIZON)))
     txn.put(COLLECTION, encode_place(place), db=index.meta)
 
