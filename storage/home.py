@@ -16,6 +16,9 @@ from storage.model.names import CONTROL
 from storage.stores.log import renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
 
+LAYOUT = 2
+"""What the rows of the index look like; an index that looks otherwise is made anew."""
+
 
 class Config(msgspec.Struct, frozen=True):
     """`config.json`: the format, the repository's own id, and who commits."""
@@ -83,7 +86,7 @@ def index_trouble(home: Path) -> str:
     if not (state.clean or state.boot == boot_id()):
         return "the machine went down while the repository was open"
     if not _fits(home, state.stamp):
-        return "it is damaged, cut short, or a copy from an earlier day"
+        return "it is damaged, cut short, a copy from an earlier day, or made by an older arborfs"
     return ""
 
 
@@ -107,7 +110,7 @@ def _fits(home: Path, stamp: str) -> bool:
     except Corrupt:
         return False
     try:
-        return _stamp(index) == stamp
+        return _stamp(index) == stamp and _layout(index) == LAYOUT
     except Corrupt:
         return False
     finally:
@@ -119,6 +122,11 @@ def _stamp(index: Index) -> str:
         return (txn.get(b"stamp", db=index.meta) or b"").decode()
 
 
+def _layout(index: Index) -> int:
+    with index.read() as txn:
+        return index.number(txn, b"layout")
+
+
 def bind_index(home: Path) -> None:
     """Bind the index to this boot: sequence numbers go on above all that were used before."""
     files.make_directory(home / "index")
@@ -128,6 +136,7 @@ def bind_index(home: Path) -> None:
         if txn.get(b"boot", db=index.meta) != boot:
             index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
             txn.put(b"boot", boot, db=index.meta)
+        index.set_number(txn, b"layout", LAYOUT)
         txn.put(b"stamp", os.urandom(8).hex().encode(), db=index.meta)
     stamp = _stamp(index)
     renew_failed(index, Segments(home / "segments"))

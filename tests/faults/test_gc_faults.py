@@ -120,7 +120,7 @@ def prepared(path: Path, rng: random.Random) -> None:
         tree.remove((b"7",))
 
 
-@pytest.mark.parametrize(("moment", "index"), [("early", "kept"), ("late", "kept"), ("late", "deleted")])
+@pytest.mark.parametrize("moment, index", [("early", "kept"), ("late", "kept"), ("late", "deleted")])
 def test_killed_at_every_step(repository, tmp_path, moment, index):
     prepared(repository, random.Random(1))
     before = picture(repository)

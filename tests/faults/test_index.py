@@ -89,3 +89,14 @@ def test_a_sound_index_is_not_made_anew(repository):
         engine.working_tree("main").commit("third")
     with Engine.open(repository) as engine:
         assert not engine.rebuilt
+
+
+def test_an_index_of_an_older_layout_is_made_anew(repository):
+    with Engine.open(repository) as engine:
+        index = engine.internals()[0]
+        with index.write() as txn:
+            txn.delete(b"layout", db=index.meta)
+    with Engine.open(repository) as engine:
+        assert engine.rebuilt is not None
+    with Engine.open(repository) as engine:
+        assert engine.rebuilt is None
