@@ -231,16 +231,15 @@ class Committer:
     def remove_settled_journals(self) -> None:
         """Delete journals of which every staged row has been settled, unless somebody appends to them."""
         for segment in self._settled():
-            own = self._log.release(segment)
+            self._log.release(segment)
             path = self._segments.path(segment, SegmentKind.JOURNAL)
             taken = Segment.adopt(path, partial(self._end, segment))
-            if taken is None and not (own and path.exists()):
-                continue
+            if taken is None:
+                continue  # also if it was ours: somebody else may append to it by now
             try:
                 self._remove_journal(segment)
             finally:
-                if taken is not None:
-                    taken.close()
+                taken.close()
 
     def _remove_journal(self, segment: int) -> None:
         """Forget a journal, then delete it: without its row in the index nobody takes it up any more.
