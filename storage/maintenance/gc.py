@@ -101,7 +101,7 @@ def gc(
             commits = first.condemn()
         # Opened again: whoever comes from here on sees the marks.
         with Engine.open(where) as engine:
-            collector = _Collector(engine, policy, first.marked)
+            collector = _Collector(engine, policy, first.marked.digests)
             report = collector.sweep(0 if engine.alone else policy.grace)
             report.commits = commits
             # Before any byte goes: a power loss must not bring back an older state that still leads there.
@@ -121,11 +121,11 @@ def _only_collector(path: Path) -> Iterator[None]:
 
 
 class _Collector:
-    def __init__(self, engine: Engine, policy: Policy, marked: Reachable | None = None) -> None:
+    def __init__(self, engine: Engine, policy: Policy, marked: set[Digest] | None = None) -> None:
         self._parts: Parts = engine.parts()
         self._index = self._parts.index
         self._policy = policy
-        self.marked = marked or Reachable(self._parts.objects)
+        self.marked = Reachable(self._parts.objects, marked)
         self._seen = 0
         self._horizon = 0
         self._look()

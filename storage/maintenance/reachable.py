@@ -35,10 +35,13 @@ class Roots:
 
 
 class Reachable:
-    """The digests of everything that the roots given so far lead to. Grows only; about 100 bytes a digest."""
+    """The digests of everything that the roots given so far lead to. Grows only; about 100 bytes a digest.
 
-    def __init__(self, objects: Objects) -> None:
-        self.digests: set[Digest] = set()
+    `digests` go on where another one has stopped.
+    """
+
+    def __init__(self, objects: Objects, digests: set[Digest] | None = None) -> None:
+        self.digests: set[Digest] = set() if digests is None else digests
         self._objects = objects
 
     def add(self, roots: Roots) -> None:
