@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from storage.tree.node import EMPTY, BadNode, Inner, decode
 
 Progress = Callable[[int, int], None]
 
+REBUILD = "close the repository everywhere and run `arborfs rebuild`"
 RESTORE = "restore the segment file from a copy; other samples stay readable"
 
 
@@ -71,7 +73,11 @@ class _Verification:
         self._problems.append(Problem(what, digest.hex(), where, advice))
 
     def _object(self, digest: Digest, row: bytes) -> None:
-        segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
+        try:
+            segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
+        except struct.error as error:
+            self._report(f"the index's row of an object cannot be read: {error}", digest, "index", REBUILD)
+            return
         where = f"segment {segment:08x} at byte {offset}"
         self._kinds[digest] = kind
         try:

@@ -18,8 +18,9 @@ from storage.model.chunking import (
     encode_chunks,
 )
 from storage.model.digest import Digest
+from storage.model.dtypes import dtype_of
 from storage.model.records import CHUNKED, INDIRECT, PLAIN, Attributes, Entry, Kind, Place, Schema
-from storage.model.samples import HEADER_MAX, Source, dtype_of, file_header, read_file_form
+from storage.model.samples import HEADER_MAX, Source, file_header, read_file_form
 from storage.stores.objects import Objects
 
 FLAGS = CHUNKED | INDIRECT

@@ -28,8 +28,7 @@ SHORT = 1 << 16
 
 def object_place(row: bytes) -> tuple[Place, int, int]:
     """Where an object lies, from its index row; its unpacked length and codec."""
-    segment, offset, length, raw_length, _, codec, _, _ = OBJECT_ROW.unpack(row)
-    return Place(segment, offset, length), raw_length, codec
+    return _parsed(row)[:3]
 
 
 def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int) -> bytes:
@@ -37,7 +36,15 @@ def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int)
     return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
 
 
-def _contents(stored: bytes, check: int, codec: int, length: int) -> bytes | memoryview:
+def _parsed(row: bytes) -> tuple[Place, int, int, int]:
+    try:
+        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
+    except struct.error as error:
+        raise Corrupt("the index's row of an object cannot be read: run `arborfs rebuild`") from error
+    return Place(segment, offset, length), raw_length, codec, check
+
+
+def _contents(stored: memoryview, check: int, codec: int, length: int) -> bytes | memoryview:
     """What was packed into the bytes that a segment holds; Corrupt where they are not those that were written."""
     if checksum(stored) != check:
         raise Corrupt("its bytes have changed since they were written")
@@ -64,10 +71,11 @@ class Objects:
         row = self._row(digest)
         if row is None:
             raise NotFound(f"no object {hexed(digest)} is stored here")
-        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
-        where = f"segment {segment:08x} at byte {offset}"
+        place, raw_length, codec, check = _parsed(row)
+        where = f"segment {place.segment:08x} at byte {place.offset}"
         try:
-            return _contents(self._segments.read(Place(segment, offset, length)), check, codec, raw_length)
+            stored = self._segments.read_object(place, digest)
+            return _contents(stored, check, codec, raw_length)
         except Corrupt as error:
             raise Corrupt(
                 f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
@@ -113,9 +121,9 @@ class Objects:
         row = self._row(chunk.digest) if chunk.length <= SHORT else None
         if row is None:
             return False
-        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
         try:
-            stored = self._segments.read_at_once(Place(segment, offset, length))
+            place, raw_length, codec, check = _parsed(row)
+            stored = self._segments.object_at_once(place, chunk.digest)
             if stored is not None:
                 self._chunks.put(chunk.digest, _contents(stored, check, codec, raw_length), raw_length)
         except Corrupt:
