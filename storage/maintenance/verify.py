@@ -25,7 +25,7 @@ from storage.model.chunking import decode_chunks, unpack
 from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
 from storage.stores.log import END
-from storage.stores.objects import OBJECT_ROW, object_place
+from storage.stores.objects import OBJECT_ROW, Objects, object_place
 from storage.stores.recovery import Problem, hole_key
 from storage.stores.refs import Refs
 from storage.stores.staging import Staging
@@ -42,12 +42,13 @@ def verify(engine: Engine, progress: Progress | None = None) -> list[Problem]:
 
     Returns what is wrong, nothing where all is well. `progress` is called with objects done and objects in all.
     """
-    check = _Verification(*engine.internals())
+    check = _Verification(engine.objects, *engine.internals())
     return check.run(progress)
 
 
 class _Verification:
-    def __init__(self, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
+    def __init__(self, objects: Objects, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
+        self._objects = objects
         self._index = index
         self._segments = segments
         self._refs = refs
@@ -84,7 +85,7 @@ class _Verification:
             stored = self._segments.read(Place(segment, offset, length))
             if checksum(stored) != check:
                 raise Corrupt("its bytes have changed since they were written")
-            data = bytes(unpack(codec, stored, raw_length))
+            data = bytes(self._objects.unpacked(codec, stored, raw_length))
             if blake(data) != digest:
                 raise Corrupt("its contents do not have its digest")
             self._references(kind, data)

@@ -54,6 +54,8 @@ class Codec(IntEnum):
     RAW = 0
     ZSTD = 1
     BLOSC = 2
+    DELTA = 3
+    """Against another chunk: see storage/model/deltas.py."""
 
 
 def pack(data: bytes | memoryview, itemsize: int = 1) -> tuple[Codec, bytes | memoryview]:

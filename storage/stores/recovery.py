@@ -23,7 +23,8 @@ from storage.disk.segments import (
     scan,
 )
 from storage.errors import Corrupt
-from storage.model.chunking import decode_chunks, unpack
+from storage.model.chunking import Codec, decode_chunks, unpack
+from storage.model.deltas import Delta
 from storage.model.digest import Digest, hexed
 from storage.model.records import (
     CHUNKED,
@@ -323,7 +324,18 @@ def _has_chunks(index: Index, txn: Txn, segments: Segments, row: LeafRow) -> boo
         value = bytes(unpack(codec, segments.read(place), raw_length))
     elif not head[1] & CHUNKED:
         return True
-    return all(txn.get(chunk.digest, db=index.objects) is not None for chunk in decode_chunks(value))
+    return all(_is_stored(index, txn, segments, chunk.digest) for chunk in decode_chunks(value))
+
+
+def _is_stored(index: Index, txn: Txn, segments: Segments, digest: Digest) -> bool:
+    """Whether a chunk is there, and what it is a delta against."""
+    row = txn.get(digest, db=index.objects)
+    if row is None:
+        return False
+    place, _, codec = object_place(row)
+    if codec != Codec.DELTA:
+        return True
+    return all(_is_stored(index, txn, segments, base) for base in Delta.decode(segments.read(place)).bases)
 
 
 def _directories_of_refs(record: RefsRecord) -> list[int]:
