@@ -221,7 +221,9 @@ def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change
         commits.name(refs_record)
         return _directories_of_refs(refs_record)
     record, leaves, offsets = _whole_rows(index, txn, segments, *read_stage_payload(payload, change.place.offset))
-    apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
+    data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
+    root_id = BranchRef.decode(data).root_id if data else 0
+    apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
     return max([directory for directory, _ in record.created], default=0)
 
 

@@ -18,7 +18,15 @@ from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
 from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
 from storage.stores.log import Log
-from storage.stores.staging import StagedDirectory, Staging, apply_fence, drop_directory, note_change, put_directory
+from storage.stores.staging import (
+    StagedDirectory,
+    Staging,
+    apply_fence,
+    drop_directory,
+    note_change,
+    put_directory,
+    settle_rows,
+)
 from storage.tree.node import EMPTY
 
 BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
@@ -145,9 +153,9 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
         if staging.directory(txn, fence.root_id) is None:
             put_directory(index, txn, fence.root_id, StagedDirectory(EMPTY, 0))
         apply_fence(index, txn, staging, fence, sequence)
-    for branch, root_id in record.dropped:
+    for _, root_id in record.dropped:
         drop_directory(index, txn, staging, root_id)
-        txn.put(b"fence/" + branch.encode(), number_key(sequence), db=index.meta)
+        settle_rows(index, txn, root_id, sequence)
     txn.put(number_key(sequence), _PLACE.pack(place.segment, place.offset, place.length), db=index.operations)
 
 

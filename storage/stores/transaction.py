@@ -39,7 +39,7 @@ from storage.model.records import (
 from storage.stores.log import END, Log
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, BranchRef, Refs, change_refs
-from storage.stores.staging import Row, StagedDirectory, Staging
+from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 
@@ -263,9 +263,9 @@ class Committer:
     def _settled_in(self, txn: Txn) -> set[int]:
         settled: dict[int, bool] = {}
         for key, last in self._index.scan(txn, self._index.journals, b""):
-            segment, branch = int.from_bytes(key[:8], "big"), key[8:]
-            fence = txn.get(b"fence/" + branch, db=self._index.meta) or bytes(8)
-            settled[segment] = settled.get(segment, True) and last <= fence
+            segment, root_id = (int.from_bytes(part, "big") for part in (key[:8], key[8:]))
+            done = int.from_bytes(last, "big") <= settled_rows(self._index, txn, root_id)
+            settled[segment] = settled.get(segment, True) and done
         return {segment for segment, done in settled.items() if done}
 
 

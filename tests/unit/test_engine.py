@@ -273,6 +273,18 @@ def test_renaming_a_branch_keeps_its_staged_work(engine):
     assert engine.head() == "trunk"
 
 
+def test_a_commit_under_a_branchs_old_name_leaves_its_staged_work_alone(engine):
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "f", b"staged before the rename" * 100)
+    engine.rename_branch("old", "new")
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "g", b"of another branch")
+    engine.working_tree("old").commit("under the old name")
+    assert contents(engine.working_tree("new")) == {(b"f",): b"staged before the rename" * 100}
+    engine.working_tree("new").commit("the last row of the journal")
+    assert not list((engine.path / ".arborfs" / "segments").glob("*.journal"))
+
+
 def test_the_writer_lock_is_per_branch_and_heals(engine, monkeypatch):
     engine.acquire_writer("main")
     with pytest.raises(WriterLockHeld, match="Cannot acquire the writer lock"):
