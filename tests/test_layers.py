@@ -24,6 +24,7 @@ LAYERS = [
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working", "storage.worktree"],
+    ["storage.references"],
     ["storage.engine"],
     ["storage.session"],
     ["storage.metadata"],
