@@ -293,6 +293,8 @@ class Segments:
     def _pread(self, place: Place) -> bytes:
         try:
             return os.pread(self._descriptor(place.segment), place.length, place.offset)
+        except Corrupt:  # an OSError, too: the file is gone, which readers of a journal must tell from a disk's refusal
+            raise
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error
 

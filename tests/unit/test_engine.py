@@ -28,7 +28,7 @@ from storage.errors import (
 )
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
-from storage.model.records import Author
+from storage.model.records import Author, Place
 from storage.model.samples import BytesSource
 from tests.conftest import wait_until
 
@@ -170,6 +170,13 @@ def test_journals_go_once_everything_in_them_is_committed(engine):
     tree.commit("last")
     assert list((engine.path / ".arborfs" / "segments").glob("*.journal"))
     assert contents(engine.working_tree("other"))[(b"g",)] == b"staged elsewhere"
+
+
+def test_a_segment_that_is_gone_is_told_from_a_disk_that_refuses(engine):
+    """Readers look again when a commit elsewhere deleted the journal under them: that must not look like an I/O error."""
+    segments = engine.internals()[1]
+    with pytest.raises(Corrupt, match="is missing"):
+        segments.read(Place(77, 40, 10))
 
 
 def test_two_processes_see_each_others_staged_work_and_commits(engine):
