@@ -32,7 +32,7 @@ from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
-from storage.stores.revisions import Operation, Revisions
+from storage.stores.revisions import Revisions
 from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
 from storage.stores.transaction import Committer, root_of
@@ -74,7 +74,6 @@ class Engine(References):
         self.objects = Objects(index, self._segments, self._log)
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
-        self._history = Revisions(index, self._segments, self._refs, self.objects)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
         parts = Parts(
             index,
@@ -86,7 +85,8 @@ class Engine(References):
             self._origin,
             self.author,
         )
-        super().__init__(parts, WriterLocks(index, self._refs))
+        revisions = Revisions(index, self._segments, self._refs, self.objects)
+        super().__init__(parts, WriterLocks(index, self._refs), revisions)
         self._trees: dict[str, WorkingTree] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -214,10 +214,6 @@ class Engine(References):
     def abbreviation(self, digest: Digest) -> str:
         """The shortest prefix of a commit's name that is its own, of at least 16 digits."""
         return self._history.abbreviation(digest)
-
-    def operations(self, limit: int | None = None) -> list[Operation]:
-        """The operation log, newest first."""
-        return self._history.operations(limit)
 
     # Other processes
 

@@ -119,6 +119,14 @@ class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 
 
+class StagedWork(State, RuntimeError):
+    """The branch has staged work that this would drop."""
+
+
+class NothingToUndo(State, RuntimeError):
+    """There is no operation left that can be taken back."""
+
+
 class NotMerged(State, RuntimeError):
     """The branch has commits that no other branch or tag holds."""
 

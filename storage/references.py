@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from storage.disk.index import Txn
 from storage.disk.segments import SegmentKind
-from storage.errors import BranchInUse, Exists, NotFound, NotMerged
+from storage.errors import BranchInUse, Conflict, Exists, NotFound, NothingToUndo, NotMerged, StagedWork
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import check_ref_name
-from storage.model.records import Commit, Fence, encode_head
+from storage.model.records import Commit, Fence
 from storage.stores.objects import Objects
+from storage.stores.operations import Operations, Plan, Work, fence_of, inverse, return_to
 from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, TagRef, change_refs, encode_tag
-from storage.stores.transaction import EMPTY_ROOT, root_of
+from storage.stores.revisions import Operation, Revisions
+from storage.stores.transaction import Folded, root_of
 from storage.stores.writers import WriterLocks
 from storage.working import Parts
-from storage.worktree import WorkingTree
 
 
 class References:
     """The names of a repository. Thread-safe."""
 
-    def __init__(self, parts: Parts, writers: WriterLocks) -> None:
+    def __init__(self, parts: Parts, writers: WriterLocks, revisions: Revisions) -> None:
         self._parts = parts
         self._writers = writers
+        self._history = revisions
+        p = parts
+        self._performer = Operations(p.index, p.log, p.objects, p.refs, p.staging, p.committer, p.origin, p.author)
 
     def commit_record(self, digest: Digest) -> Commit:
         """A commit's record. NotFound."""
@@ -94,19 +99,26 @@ class References:
 
     def remove_branch(self, name: str, *, force: bool = False) -> None:
         """Remove a branch with what is staged on it. NotFound, NotMerged, BranchInUse (default, or a writer holds it)."""
-        if self._writers.held(name) is not None:
-            raise BranchInUse(f"a writer checkout holds branch {name!r}")
-        if not force and WorkingTree(self._parts, name).is_dirty():
-            raise NotMerged(f"branch {name!r} has staged work that is not committed")
-        with self._parts.log.change(SegmentKind.LOG) as txn:
+
+        def planned(txn: Txn) -> Plan:
             ref = self._parts.refs.branch(txn, name)
             if self._parts.refs.head(txn) == name:
                 raise BranchInUse(f"{name!r} is the default branch: make another one the default first")
             if not force and not self._is_merged(txn, name, ref.tip):
                 raise NotMerged(f"branch {name!r} has commits that no other branch or tag holds")
-            self.change_refs(
-                txn, f"branch removed: {name}", [(BRANCH + name, ref.encode(), b"")], dropped=[(name, ref.root_id)]
-            )
+            return Plan(f"branch removed: {name}", [(BRANCH + name, ref.encode(), b"")])
+
+        def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
+            self._require_no_writer(plan, folded)
+            if not force and not folded[name].is_clean:
+                raise NotMerged(f"branch {name!r} has staged work that is not committed")
+
+        self._performer.perform(planned, check)
+
+    def _require_no_writer(self, plan: Plan, folded: Mapping[str, Folded]) -> None:
+        for name in plan.released:
+            if self._writers.held(name) is not None:
+                raise BranchInUse(f"a writer checkout holds branch {name!r}")
 
     def _is_merged(self, txn: Txn, name: str, tip: Digest | None) -> bool:
         if tip is None:
@@ -133,6 +145,88 @@ class References:
                 raise NotFound(f"there is no tag {name!r}")
             self.change_refs(txn, f"tag removed: {name}", [(TAG + name, old, b"")])
 
+    # Moving branches
+
+    def reset(self, branch: str, to: Digest) -> None:
+        """Move a branch to a commit, its working tree with it. StagedWork if anything is staged; NotFound, Conflict."""
+
+        def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
+            if not folded[branch].is_clean:
+                raise StagedWork(
+                    f"branch {branch!r} has staged work: commit it, or say whether it shall stay (soft) or go (hard)"
+                )
+
+        self._performer.perform(lambda txn: self._reset(txn, branch, to), check)
+
+    def reset_hard(self, branch: str, to: Digest | None) -> None:
+        """Move a branch to a commit, its working tree with it; what is staged goes, and comes back with `undo`.
+
+        None is no commit at all: what the branch was before its first one. NotFound, Conflict.
+        """
+        self._performer.perform(lambda txn: self._reset(txn, branch, to), lambda plan, folded: None)
+
+    def reset_soft(self, branch: str, to: Digest) -> None:
+        """Move a branch to a commit; its working tree stays as it is, so that what differs is staged. NotFound, Conflict."""
+
+        def planned(txn: Txn) -> Plan:
+            plan = self._reset(txn, branch, to)
+            return Plan("soft " + plan.description, plan.updates)
+
+        self._performer.perform(planned, lambda plan, folded: None)
+
+    def _reset(self, txn: Txn, branch: str, to: Digest | None) -> Plan:
+        ref = self._parts.refs.branch(txn, branch)
+        work = Work(branch, ref.root_id, root_of(self._parts.objects, to))
+        update = (BRANCH + branch, ref.encode(), BranchRef(to, ref.root_id).encode())
+        where = to.hex()[:16] if to else "no commit"
+        return Plan(f"reset: {branch} to {where}", [update], [work])
+
+    # Taking back
+
+    def operations(self, limit: int | None = None) -> list[Operation]:
+        """The operation log, newest first."""
+        return self._history.operations(limit)
+
+    def undo(self, number: int | None = None) -> Operation:
+        """Take an operation back, the last one unless a number is given; which one it was.
+
+        That is an operation, too: undo once more and it is done again. A commit's changes come back as staged work, a branch
+        comes back at its tip with what was staged on it. Conflict where a ref has moved since, NothingToUndo, NotFound,
+        BranchInUse, StagedWork.
+        """
+        operation = self.operations(1)[0] if number is None else self._history.operation(number)
+
+        def planned(txn: Txn) -> Plan:
+            plan = inverse(operation, lambda name: self._parts.refs.raw(txn, name))
+            self._require_own_roots(txn, plan)
+            return plan
+
+        self._performer.perform(planned, self._require_no_writer)
+        return operation
+
+    def _require_own_roots(self, txn: Txn, plan: Plan) -> None:
+        """Conflict where a branch that would come back has come back already, under another name."""
+        there = {ref.root_id: name for name, ref in self._parts.refs.branches(txn).items()}
+        for name, ref in plan.appearing:
+            if ref.root_id in there:
+                raise Conflict(BRANCH + name, "no such branch", f"branch {there[ref.root_id]!r}, which it became")
+
+    def restore_operation(self, number: int) -> None:
+        """Bring all branches, tags and HEAD back to where they were after that operation; working trees stay as they are.
+
+        Branches that come back do so with what was staged on them. NotFound, Conflict, BranchInUse; NothingToUndo where nothing
+        has moved since.
+        """
+        self._history.operation(number)
+
+        def planned(txn: Txn) -> Plan:
+            plan = return_to(number, self._history.each_operation(), self._parts.refs.all_raw(txn))
+            if not plan.updates:
+                raise NothingToUndo(f"all refs are where they were after operation {number}")
+            return plan
+
+        self._performer.perform(planned, self._require_no_writer)
+
     def change_refs(
         self,
         txn: Txn,
@@ -158,6 +252,4 @@ class References:
 
 def new_root(branch: str, root_id: int, tip: Digest | None, objects: Objects) -> Fence:
     """What makes a branch's root directory: nothing staged over its tip."""
-    root = root_of(objects, tip) if tip else EMPTY_ROOT
-    assert isinstance(root.value, bytes)
-    return Fence(branch, root_id, 0, encode_head(root), root.value, [], [])
+    return fence_of(branch, root_id, 0, root_of(objects, tip))

@@ -367,6 +367,15 @@ class WorkingTree(WorkingReader):
         """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
         return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
 
+    def amend(
+        self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Digest:
+        """Put a commit of the working tree in the tip's place: with the tip's parents, and its message and metadata unless
+        given. Only this branch moves. NothingToCommit.
+        """
+        facts = None if metadata is None else dict(metadata)
+        return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
+
 
 @dataclass(frozen=True, slots=True)
 class ContentSource:

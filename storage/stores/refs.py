@@ -96,6 +96,10 @@ class Refs:
         """A ref's stored bytes, empty where there is none."""
         return txn.get(name.encode(), db=self._index.refs) or b""
 
+    def all_raw(self, txn: Txn) -> dict[str, bytes]:
+        """All refs' stored bytes, by name."""
+        return {key.decode(): data for key, data in self._index.scan(txn, self._index.refs, b"")}
+
 
 def encode_tag(tag: TagRef) -> bytes:
     """A tag as stored in the refs table."""
@@ -121,25 +125,33 @@ def change_refs(
     updates: Sequence[tuple[str, bytes, bytes]],
     fences: Sequence[Fence] = (),
     dropped: Sequence[tuple[str, int]] = (),
+    kept: Sequence[tuple[int, bytes, bytes]] = (),
+    redrawn: Sequence[str] = (),
     origin: bytes,
 ) -> int:
     """Change refs inside `log.change(LOG)`: write the record, sync it, apply it; its sequence number.
 
-    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected.
+    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected. `redrawn` are branches
+    whose files change by it, for other processes to look at again.
     """
-    for name, old, _ in updates:
-        found = txn.get(name.encode(), db=index.refs) or b""
-        if found != old:
-            raise Conflict(name, _shown(name, old), _shown(name, found))
+    require_refs(index, txn, updates)
     who = f"{author.name} <{author.email}>"
-    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped))
+    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
     payload = encode_record(record)
     place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
     log.sync_own(txn, SegmentKind.LOG)
     apply_refs(index, txn, staging, record, sequence, place)
-    note_change(index, txn, origin, [("", [], None)])
+    note_change(index, txn, origin, [("", [], None), *((branch, [], None) for branch in redrawn)])
     return sequence
+
+
+def require_refs(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Conflict when a ref is not what `updates` (name, expected bytes, new bytes) expect."""
+    for name, old, _ in updates:
+        found = txn.get(name.encode(), db=index.refs) or b""
+        if found != old:
+            raise Conflict(name, ref_text(name, old), ref_text(name, found))
 
 
 def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, sequence: int, place: Place) -> None:
@@ -164,7 +176,8 @@ def operation_place(data: bytes) -> Place:
     return Place(*_PLACE.unpack(data))
 
 
-def _shown(name: str, value: bytes) -> str:
+def ref_text(name: str, value: bytes) -> str:
+    """A ref's stored bytes as text: a commit's digits, HEAD's branch; empty where it does not exist."""
     if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
         return hexed(Digest(value[:DIGEST_SIZE]))
     if name.startswith(TAG) and value:

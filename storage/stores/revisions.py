@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from storage.disk.index import Index
 from storage.disk.segments import Segments
@@ -11,7 +13,7 @@ from storage.model import history
 from storage.model.digest import Digest, hexed
 from storage.model.records import RefsRecord, decode_refs_record
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, BranchRef, Refs, operation_place
+from storage.stores.refs import BRANCH, BranchRef, Refs, operation_place, ref_text
 
 SHORTEST_PREFIX = 4
 LISTED_DIGITS = 16
@@ -19,13 +21,19 @@ LISTED_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the operation log. `changes` are (ref, old, new) as text, empty where a ref did not exist."""
+    """One row of the operation log; `number` counts from 1, the making of the repository."""
 
+    number: int
     sequence: int
     time: int
     author: str
     description: str
     record: RefsRecord
+
+    @property
+    def changes(self) -> list[tuple[str, str, str]]:
+        """The refs that moved: (ref, old, new) as text, empty where a ref did not exist."""
+        return [(name, ref_text(name, old), ref_text(name, new)) for name, old, new in self.record.updates]
 
 
 class Revisions:
@@ -116,14 +124,24 @@ class Revisions:
 
     def operations(self, limit: int | None = None) -> list[Operation]:
         """The operation log, newest first."""
+        return list(islice(self.each_operation(), limit))
+
+    def each_operation(self) -> Iterator[Operation]:
+        """The operations one by one, newest first; each is read when it is asked for."""
         with self._index.read() as txn:
             rows = list(self._index.scan(txn, self._index.operations, b""))
-        found = []
-        for key, value in reversed(rows[-limit:] if limit else rows):
+        for number in range(len(rows), 0, -1):
+            key, value = rows[number - 1]
             record = decode_refs_record(self._segments.read(operation_place(value)))
             sequence = int.from_bytes(key, "big")
-            found.append(Operation(sequence, record.time, record.author, record.description, record))
-        return found
+            yield Operation(number, sequence, record.time, record.author, record.description, record)
+
+    def operation(self, number: int) -> Operation:
+        """The operation of that number. NotFound."""
+        for operation in self.each_operation():
+            if operation.number == number:
+                return operation
+        raise NotFound(f"there is no operation {number}")
 
     def _head(self) -> str:
         with self._index.read() as txn:
