@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from storage.disk import files
 from storage.disk.index import GENERATION, Index, number_key
@@ -24,7 +25,7 @@ from storage.home import Config, folder, is_started, mark_clean, read_config, st
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
-from storage.model.records import Author, Commit
+from storage.model.records import Author, Commit, Entry, Kind, decode_entry
 from storage.references import References, new_root
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
@@ -37,6 +38,7 @@ from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
 from storage.stores.transaction import Committer, root_of
 from storage.stores.writers import WriterLocks
+from storage.tree import read
 from storage.working import Parts
 from storage.worktree import WorkingTree
 
@@ -202,6 +204,23 @@ class Engine(References):
     def log(self, start: Digest) -> Iterator[tuple[Digest, Commit]]:
         """A commit and its ancestors, each once, children before parents, newest first."""
         return history.walk(self.objects.commit, start)
+
+    def path_log(self, start: Digest, path: TreePath) -> Iterator[tuple[Digest, Commit]]:
+        """Those of them that changed what stands at `path`: it is not what any of their parents has there.
+
+        Costs O(commits · depth) look-ups, whatever the trees hold. Of a directory, its time alone does not count.
+        """
+        return history.changing(self.objects.commit, start, lambda commit: self._identity(commit.root, path))
+
+    def _identity(self, root: Entry, path: TreePath) -> object:
+        """Something that two entries have in common only if they are the same; None where there is none."""
+        entry = root
+        for name in path:
+            found = read.get(self.objects.node, entry.root, name) if entry.kind is Kind.DIRECTORY else None
+            if found is None:
+                return None
+            entry = decode_entry(*found)
+        return replace(entry, mtime=0) if entry.kind is Kind.DIRECTORY else entry
 
     def resolve(self, revision: str) -> Digest:
         """The commit that a revision names. NotFound, Ambiguous.

@@ -10,7 +10,7 @@ from storage.disk.index import Index
 from storage.disk.segments import Segments
 from storage.errors import Ambiguous, NotFound
 from storage.model import history
-from storage.model.digest import Digest, hexed
+from storage.model.digest import DIGEST_SIZE, Digest, hexed
 from storage.model.records import RefsRecord, decode_refs_record
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, BranchRef, Refs, operation_place, ref_text
@@ -54,14 +54,16 @@ class Revisions:
     def resolve(self, revision: str) -> Digest:
         """The commit that a revision names. NotFound, Ambiguous.
 
-        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}`, `~n`, `^n`. A branch goes before a
-        tag, a tag before digits.
+        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}` or `@{n}`, `~n`, `^n`. A branch goes
+        before a tag, a tag before digits.
         """
         parsed = history.parse_revision(revision)
-        if parsed.at is None:
-            start = self._named(parsed.base)
+        if parsed.at is not None:
+            start = self._tip_at(parsed.base, parsed.at)
+        elif parsed.moves is not None:
+            start = self._tip_before(parsed.base, parsed.moves)
         else:
-            start = self._named_at(parsed.base, parsed.at)
+            start = self._named(parsed.base)
         return history.follow(self._objects.commit, start, parsed.steps)
 
     def _named(self, name: str) -> Digest:
@@ -90,23 +92,33 @@ class Revisions:
         if not found:
             raise nothing
         if len(found) > 1:
-            listed = ", ".join(key.hex()[:LISTED_DIGITS] for key in found[:5])
-            raise Ambiguous(f"{text!r} is the beginning of {len(found)} commits: {listed}")
+            raise Ambiguous(text, [key.hex() for key in found])
         return Digest(found[0])
 
-    def _named_at(self, name: str, moment: int) -> Digest:
-        ref = BRANCH + (self._head() if name == "HEAD" else name)
-        tip: Digest | None = None
-        for operation in self.operations():
-            if operation.time > moment:
-                continue
-            news = [new for changed, _, new in operation.record.updates if changed == ref]
-            if news:
-                tip = BranchRef.decode(news[-1]).tip if news[-1] else None
-                break
-        if tip is None:
-            raise NotFound(f"branch {name!r} had no commit then")
-        return tip
+    def _tip_at(self, name: str, moment: int) -> Digest:
+        for when, tip in self._tips(name):
+            if when <= moment:
+                if tip is None:
+                    break
+                return tip
+        raise NotFound(f"branch {name!r} had no commit then")
+
+    def _tip_before(self, name: str, moves: int) -> Digest:
+        for number, (_, tip) in enumerate(self._tips(name)):
+            if number == moves and tip is not None:
+                return tip
+        raise NotFound(f"branch {name!r} had no commit {moves} moves ago")
+
+    def _tips(self, name: str) -> Iterator[tuple[int, Digest | None]]:
+        """Where a branch was (None: nowhere) and since when, newest first; what it was under an older name comes along."""
+        with self._index.read() as txn:
+            ref = BRANCH + (self._refs.head(txn) if name == "HEAD" else name)
+        for operation in self.each_operation():
+            before = _name_before(operation.record, ref)
+            for changed, old, new in operation.record.updates:
+                if changed == ref == before and old[:DIGEST_SIZE] != new[:DIGEST_SIZE]:
+                    yield operation.time, BranchRef.decode(new).tip if new else None
+            ref = before
 
     def abbreviation(self, digest: Digest) -> str:
         """The shortest prefix of a commit's name that is its own, of at least 16 digits."""
@@ -143,6 +155,8 @@ class Revisions:
                 return operation
         raise NotFound(f"there is no operation {number}")
 
-    def _head(self) -> str:
-        with self._index.read() as txn:
-            return self._refs.head(txn)
+
+def _name_before(record: RefsRecord, ref: str) -> str:
+    """The name that a branch had before an operation: another one if the operation gave it this one."""
+    given = {new: name for name, old, new in record.updates if name == ref and not old}
+    return next((name for name, old, new in record.updates if not new and old in given), ref)

@@ -264,8 +264,10 @@ def test_an_ambiguous_prefix_names_the_candidates(engine, monkeypatch):
         tree.commit(f"{i}")
     digits = [digest.hex()[0] for digest in engine.commits()]
     twice = next(d for d in digits if digits.count(d) > 1)
-    with pytest.raises(Ambiguous, match="commits: "):
+    with pytest.raises(Ambiguous, match="commits: ") as caught:
         engine.resolve(twice)
+    assert set(caught.value.candidates) == {d.hex() for d in engine.commits() if d.hex()[0] == twice}
+    assert str(caught.value).count(caught.value.candidates[0][:16]) == 1
 
 
 def test_renaming_a_branch_keeps_its_staged_work(engine):
