@@ -11,13 +11,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Drawn(Generic[Key]):
-    """One commit as drawn: the lines above it, its own with a star, the lines below it, and what continues beside more text."""
+    """One commit as drawn: the lines above it, its own with a star, those below it, and what stands beside text below these."""
 
     key: Key
     above: list[str]
     line: str
-    beside: str
     below: list[str]
+    beside: str
 
 
 def draw(history: Iterable[tuple[Key, Sequence[Key]]]) -> Iterator[Drawn[Key]]:
@@ -37,15 +37,15 @@ def draw(history: Iterable[tuple[Key, Sequence[Key]]]) -> Iterator[Drawn[Key]]:
         line = _line(columns, here)
         columns[here] = parents[0] if parents else None
         below = []
-        beside = _line(columns, None)
         for parent in parents[1:]:
             other = _free(columns, here)
             below.append(_bridge(columns, here, other, "\\", "."))
             columns[other] = parent
         while columns and columns[-1] is None:
             columns.pop()
+        beside = _line(columns, None)
         ended = -1 if parents else here
-        yield Drawn(key, above, line, beside, below)
+        yield Drawn(key, above, line, below, beside)
 
 
 def _free(columns: list[Key | None], left: int, taken: int = -1) -> int:
