@@ -37,6 +37,8 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.IsADirectory: errno.EISDIR,
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.NothingToCommit: errno.ENODATA,
+    errors.StagedWork: errno.ENOTEMPTY,
+    errors.NothingToUndo: errno.ENODATA,
     errors.NotMerged: errno.ENOTEMPTY,
     errors.ReadOnly: errno.EROFS,
     errors.Closed: errno.ESHUTDOWN,

@@ -13,6 +13,8 @@ right thing. The first line of a class docstring says what happened; instances c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ArborError(Exception):
     """Something arborfs refuses to do, or found to be wrong."""
@@ -76,7 +78,13 @@ class Unsupported(Usage, ValueError):
 
 
 class Ambiguous(Usage, ValueError):
-    """A revision that more than one commit answers to."""
+    """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
+
+    def __init__(self, revision: str, candidates: Sequence[str]) -> None:
+        listed = ", ".join(name[:16] for name in candidates[:5]) + (", …" if len(candidates) > 5 else "")
+        super().__init__(f"{revision!r} is the beginning of {len(candidates)} commits: {listed}")
+        self.revision = revision
+        self.candidates = tuple(candidates)
 
 
 class NotFound(Missing, KeyError):
@@ -117,6 +125,14 @@ class NotEmpty(State, OSError):
 
 class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
+
+
+class StagedWork(State, RuntimeError):
+    """The branch has staged work that this would drop."""
+
+
+class NothingToUndo(State, RuntimeError):
+    """There is no operation left that can be taken back."""
 
 
 class NotMerged(State, RuntimeError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats
+from fusefs.cli import back, care, doctor, history, init, log, mounting, oplog, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -80,11 +80,15 @@ for command in (
     mounting.mounts,
     stats.stats,
     history.status,
-    history.log,
+    log.log,
     history.commit,
     show.show,
     refs.branch,
     refs.tag,
+    back.reset,
+    back.restore,
+    oplog.undo,
+    oplog.op,
     doctor.doctor,
     care.verify,
     care.rebuild,
