@@ -25,6 +25,7 @@ from storage.model.records import (
     decode_entry,
     encode_head,
 )
+from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
     open_content,
@@ -235,6 +236,24 @@ class WorkingReader:
         """Whether anything differs from the tip."""
         with self._p.index.read() as txn:
             return next(self._differences(txn, self._where(txn, ()), ()), None) is not None
+
+    def standing(self) -> Tree:
+        """The whole tree as it stands at this moment, for comparing: all staged rows, read in one transaction."""
+        with self._p.index.read() as txn:
+            ref = self._p.refs.branch(txn, self.branch)
+            staged: dict[int, Staged] = {}
+            self._collect(txn, ref.root_id, staged)
+            root = self._root_entry(txn)
+            root = replace(root, kind=Kind.STAGED, value=STAGED_ID.pack(ref.root_id))
+            return Tree(root, ref.tip, self.branch, staged)
+
+    def _collect(self, txn: Txn, directory: int, staged: dict[int, Staged]) -> None:
+        known = self._p.staging.directory(txn, directory)
+        rows = list(self._p.staging.rows(txn, directory))
+        staged[directory] = Staged(known.base if known else EMPTY, rows)
+        for _, row in rows:
+            if row.kind is Kind.STAGED:
+                self._collect(txn, row.staged_id, staged)
 
     def _differences(self, txn: Txn, where: Where, path: Path) -> Iterator[StatusRow]:
         if where.staged is None:
