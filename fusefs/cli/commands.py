@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats
+from fusefs.cli import care, diff, doctor, history, init, mounting, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -83,6 +83,7 @@ for command in (
     history.log,
     history.commit,
     show.show,
+    diff.diff,
     refs.branch,
     refs.tag,
     doctor.doctor,
