@@ -253,9 +253,10 @@ class _Sorted:
 
     def __init__(self) -> None:
         self._schema: dict[str, str] = {}
-        self._samples: list[SampleKey] = []
-        self._metadata: list[str] = []
-        self._files: list[str] = []
+        # What is below a renamed directory may be told more than once.
+        self._samples: set[SampleKey] = set()
+        self._metadata: set[str] = set()
+        self._files: set[str] = set()
 
     def add(self, difference: Difference, entry: Entry | None) -> None:
         """Take in one, where `entry` is the version that counts."""
@@ -264,13 +265,13 @@ class _Sorted:
         dataset = difference.new_dataset if entry is difference.new else difference.old_dataset
         if path[:2] == FOLDER or path == FOLDER[:1]:
             if len(path) > len(FOLDER):
-                self._metadata.append(path_text(path[len(FOLDER) :]))
+                self._metadata.add(path_text(path[len(FOLDER) :]))
         elif entry.kind is Kind.SAMPLE and dataset is not None:
-            self._samples.append(_sample_key(path, dataset))
+            self._samples.add(_sample_key(path, dataset))
         elif (schema := _told_schema(difference, entry)) is not None:
             self._schema[dataset_name(path)] = schema.hash
         else:
-            self._files.append(path_text(path) + "/" * entry.is_directory)
+            self._files.add(path_text(path) + "/" * entry.is_directory)
 
     def changes(self) -> Changes:
         """What was collected, in order: that of the tree's names."""

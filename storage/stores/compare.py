@@ -19,7 +19,7 @@ from storage.model.samples import file_header
 from storage.stores.staging import STAGED_ID, Row
 from storage.tree import read
 from storage.tree.diff import Change, Stored, diff
-from storage.tree.node import EMPTY, Load
+from storage.tree.node import EMPTY, Inner, Load
 
 Same = Callable[[Entry, Entry], bool]
 """Whether two files, links or samples hold the same bytes (contents.same_contents)."""
@@ -55,7 +55,8 @@ class Difference:
     """One path that differs: `old` or `new` is None where it was added or removed.
 
     `aspects` say in what two versions differ: type (file, sample, link, directory), schema (of datasets), content, and
-    the attributes mode, owner, mtime, xattrs. `source` is the old path of what was renamed. The datasets are the schemas
+    the attributes mode, owner, mtime, xattrs. `source` is the old path of what was renamed, in itself or with a directory
+    above it. The datasets are the schemas
     of the directories in which the old and the new version stand, None for ordinary ones.
     """
 
@@ -113,7 +114,15 @@ class Comparison:
         """The same, but a directory that only one side has is one difference, whatever is in it."""
         old, old_dataset = self.find(self.old, path)
         new, new_dataset = self.find(self.new, path)
-        return self._entry(path, old, new, old_dataset, new_dataset)
+        return self._entry(path, path, old, new, old_dataset, new_dataset)
+
+    def within(self, path: Path, source: Path, old: Entry, new: Entry) -> Iterator[Difference]:
+        """What differs in a directory that was at `source` in the old tree and is at `path` in the new one, like surface.
+
+        Nothing of the directory itself.
+        """
+        for name, one, other in self._names(self._directory(self.old, old), self._directory(self.new, new)):
+            yield from self._entry((*path, name), (*source, name), one, other, old.schema, new.schema)
 
     def inside(self, difference: Difference) -> Iterator[Difference]:
         """What is in a directory that only one side has, at any depth; nothing for other differences."""
@@ -125,8 +134,9 @@ class Comparison:
         """What stands right in a directory that only one side has."""
         old, new = difference.old, difference.new
         if old is not None and old.is_directory and not (new is not None and new.is_directory):
+            before = difference.source or difference.path
             for name, entry, _ in self._names(self._directory(self.old, old), _NOTHING):
-                yield Difference((*difference.path, name), entry, None, old_dataset=old.schema)
+                yield Difference((*before, name), entry, None, old_dataset=old.schema)
         elif new is not None and new.is_directory and not (old is not None and old.is_directory):
             for name, _, entry in self._names(_NOTHING, self._directory(self.new, new)):
                 yield Difference((*difference.path, name), None, entry, new_dataset=new.schema)
@@ -148,10 +158,25 @@ class Comparison:
 
     def whole_root(self, tree: Tree, entry: Entry) -> Digest | None:
         """The root of a directory of which nothing is staged: equal roots hold equal contents. None for others."""
-        if not entry.is_directory:
-            return None
         there = self._directory(tree, entry)
         return None if there.rows else there.base
+
+    def parts(self, tree: Tree, entry: Entry) -> frozenset[object]:
+        """What directories have in common that one of them was made from the other: leaves, or the rows of a small one.
+
+        Costs a walk over the inner nodes of the committed directory; what is staged over it does not count.
+        """
+        root = self._directory(tree, entry).base
+        if root == EMPTY:
+            return frozenset()
+        node = self._load(root)
+        if not isinstance(node, Inner):
+            return frozenset(node.rows())
+        level = [node]
+        while level[0].level > 1:
+            below = [self._load(digest) for each in level for digest in each.digests]
+            level = [each for each in below if isinstance(each, Inner)]
+        return frozenset(digest for each in level for digest in each.digests)
 
     def _directory(self, tree: Tree, entry: Entry) -> Staged:
         if entry.kind is Kind.DIRECTORY:
@@ -160,16 +185,24 @@ class Comparison:
         return tree.staged.get(int(STAGED_ID.unpack(entry.value)[0]), _NOTHING)
 
     def _entry(
-        self, path: Path, old: Entry | None, new: Entry | None, old_dataset: Schema | None, new_dataset: Schema | None
+        self,
+        path: Path,
+        source: Path,
+        old: Entry | None,
+        new: Entry | None,
+        old_dataset: Schema | None,
+        new_dataset: Schema | None,
     ) -> Iterator[Difference]:
-        if old is None and new is None:
+        if old is None or new is None:
+            if old is not None or new is not None:
+                place = path if old is None else source
+                yield Difference(place, old, new, (), None, old_dataset, new_dataset)
             return
-        aspects = () if old is None or new is None else self.aspects(old, new, old_dataset, new_dataset)
-        if aspects or old is None or new is None:
-            yield Difference(path, old, new, aspects, None, old_dataset, new_dataset)
-        if old is not None and new is not None and old.is_directory and new.is_directory:
-            for name, one, other in self._names(self._directory(self.old, old), self._directory(self.new, new)):
-                yield from self._entry((*path, name), one, other, old.schema, new.schema)
+        aspects = self.aspects(old, new, old_dataset, new_dataset)
+        if aspects:
+            yield Difference(path, old, new, aspects, None if source == path else source, old_dataset, new_dataset)
+        if old.is_directory and new.is_directory:
+            yield from self.within(path, source, old, new)
 
     def _names(self, old: Staged, new: Staged) -> Iterator[_Pair]:
         """The names under which two directories may differ, in order, with what stands there."""

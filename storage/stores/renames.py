@@ -1,15 +1,17 @@
 """Finding what was renamed among what was removed and added: the same kind and contents under another path.
 
-A directory is renamed as a whole where nothing in it changed: equal roots. Of several candidates the one counts that is
-alone in having the same name, or else alone in having the same parent, or else alone; where none is, nothing is told.
-Empty files and directories are never taken for renamed: any of them is like any other.
+A directory is renamed as a whole where nothing in it changed: equal roots. One that was renamed and then changed is found
+where its parent is on both sides and at least half of it is as it was: it is renamed, and what differs in it is told
+besides. Of several candidates for a file or a whole directory the one counts that is alone in having the same name, or
+else alone in having the same parent, or else alone; where none is, nothing is told. Empty files and directories are never
+taken for renamed: any of them is like any other.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -22,113 +24,178 @@ from storage.tree.node import EMPTY
 Identify = Callable[[Entry], Hashable]
 """What is equal for entries that hold the same contents, and for those alone. Corrupt where it cannot be read."""
 
-_UNKNOWN = 1 << 64
-"""The size of a staged directory, which nobody has added up."""
+_Rank = tuple[int, int]
+"""Size of a directory, negative, and number of its entries: what both of a pair have in common, least first."""
+
+_STAGED = (-(1 << 64), 0)
+"""The rank of a staged directory, which nobody has added up: before all others."""
 
 
 def with_renames(comparison: Comparison, identify: Identify, path: Path = ()) -> list[Difference]:
     """All differences at and below `path`, by path: added and removed pairs of the same contents as renamed ones.
 
-    What is below a directory that was renamed as a whole is not listed, nor read.
+    Of what is below a renamed directory, only what differs is listed, and read.
     """
-    changed: list[Difference] = []
-    gone, come = _Pool(), _Pool()
-    for difference in comparison.surface(path):
-        if difference.old is not None and difference.new is not None:
-            changed.append(difference)
-            for below in comparison.members(difference):
-                (gone if below.new is None else come).add(below)
-        else:
-            (gone if difference.new is None else come).add(difference)
-    changed += _directories(comparison, gone, come)
-    changed += _files(comparison, identify, gone.files, come.files)
-    return sorted(changed, key=lambda difference: difference.path)
+    return sorted(_Renames(comparison, identify).found(path), key=lambda difference: difference.path)
+
+
+class _Renames:
+    """The differences of two trees on their way from added and removed ones to renamed ones."""
+
+    def __init__(self, comparison: Comparison, identify: Identify) -> None:
+        self._comparison = comparison
+        self._identify = identify
+        self._gone = _Pool()
+        self._come = _Pool()
+        self._told: list[Difference] = []
+
+    def found(self, path: Path) -> list[Difference]:
+        """All differences, in no order."""
+        for difference in self._comparison.surface(path):
+            self._take(difference)
+        if self._gone.directories and self._come.directories:
+            self._match_changed_directories()
+        self._match_directories()
+        self._match_files()
+        return self._told
+
+    def _take(self, difference: Difference) -> None:
+        """Take in a difference; what only one side has may yet be matched."""
+        if difference.old is None or difference.new is None:
+            (self._gone if difference.new is None else self._come).add(difference)
+            return
+        self._told.append(difference)
+        for below in self._comparison.members(difference):
+            self._take(below)
+
+    def _open(self, difference: Difference) -> None:
+        """Tell of a directory that matches none, so that what is in it is matched in turn."""
+        self._told.append(difference)
+        for below in self._comparison.members(difference):
+            self._take(below)
+
+    def _pair(self, old: Difference, new: Difference) -> None:
+        """Tell that the one became the other."""
+        assert old.old is not None and new.new is not None
+        aspects = self._comparison.aspects(old.old, new.new, old.old_dataset, new.new_dataset)
+        self._told.append(Difference(new.path, old.old, new.new, aspects, old.path, old.old_dataset, new.new_dataset))
+        if new.new.is_directory:
+            for below in self._comparison.within(new.path, old.path, old.old, new.new):
+                self._take(below)
+
+    def _match_changed_directories(self) -> None:
+        """Match directories that have at least half of their parts in common, each with the one it has most of."""
+        olds, news = self._gone.directories, self._come.directories
+        holders: dict[object, list[int]] = defaultdict(list)
+        sizes = []
+        for number, old in enumerate(olds):
+            parts = self._comparison.parts(self._comparison.old, entry_of(old))
+            sizes.append(len(parts))
+            for part in parts:
+                holders[part].append(number)
+        taken: set[int] = set()
+        for new in news:
+            parts = self._comparison.parts(self._comparison.new, entry_of(new))
+            shared = Counter(number for part in parts for number in holders.get(part, ()) if number not in taken)
+            best = [(number, common) for number, common in shared.most_common(2)]
+            if not best or best[0][1] * 2 < max(len(parts), sizes[best[0][0]]):
+                continue
+            if len(best) == 2 and best[0][1] == best[1][1]:
+                continue  # of two that are alike nobody knows which it was
+            taken.add(best[0][0])
+            old = olds[best[0][0]]
+            self._gone.remove(old)
+            self._come.remove(new)
+            self._pair(old, new)
+
+    def _match_directories(self) -> None:
+        """Match directories by their roots; take apart those that match none.
+
+        The largest come first: both of a pair have the same size, so neither has been taken apart when they meet. Of the same
+        size, those of few entries come first: a new directory is opened before what was moved into it is given up.
+        """
+        while ranks := [rank for rank in (self._gone.first, self._come.first) if rank is not None]:
+            removed, added = self._gone.take(min(ranks)), self._come.take(min(ranks))
+            matched: set[int] = set()
+            for old, new in _pairs(removed, added, self._root):
+                matched |= {id(old), id(new)}
+                self._pair(old, new)
+            for difference in (*removed, *added):
+                if id(difference) not in matched:
+                    self._open(difference)
+
+    def _root(self, difference: Difference) -> Hashable:
+        comparison, entry = self._comparison, entry_of(difference)
+        root = comparison.whole_root(comparison.old if difference.new is None else comparison.new, entry)
+        # Samples of the same bytes are other arrays under another schema.
+        return None if root is None or root == EMPTY else (root, entry.schema and entry.schema.hash)
+
+    def _match_files(self) -> None:
+        removed, added = self._gone.files, self._come.files
+        # Contents are only asked for where the other side has a file of the same kind and length.
+        both = {_measure(each) for each in removed} & {_measure(each) for each in added}
+        olds, news = ([each for each in side if _measure(each) in both] for side in (removed, added))
+        matched: set[int] = set()
+        for old, new in _pairs(olds, news, self._contents):
+            matched |= {id(old), id(new)}
+            self._pair(old, new)
+        self._told += [each for each in (*removed, *added) if id(each) not in matched]
+
+    def _contents(self, difference: Difference) -> Hashable:
+        entry = entry_of(difference)
+        dataset = difference.old_dataset if difference.new is None else difference.new_dataset
+        if not entry.size:
+            return None
+        try:
+            return entry.kind, entry.size, header_of(entry, dataset), self._identify(entry)
+        except Corrupt:
+            return None  # whoever reads it is told
 
 
 @dataclass(slots=True)
 class _Pool:
-    """What only one side has: files, and directories with the largest first."""
+    """What only one side has: files, and directories with the largest first, of equal ones that of fewer entries."""
 
     files: list[Difference] = field(default_factory=list)
-    directories: list[tuple[int, int, Difference]] = field(default_factory=list)
+    _heap: list[tuple[_Rank, int, Difference]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=count)
 
     def add(self, difference: Difference) -> None:
         """Take in one."""
-        entry = _entry(difference)
-        if not entry.is_directory:
-            self.files.append(difference)
+        entry = entry_of(difference)
+        if entry.kind is Kind.DIRECTORY:
+            heapq.heappush(self._heap, ((-entry.size, entry.count), next(self._order), difference))
+        elif entry.is_directory:
+            heapq.heappush(self._heap, (_STAGED, next(self._order), difference))
         else:
-            size = entry.size if entry.kind is Kind.DIRECTORY else _UNKNOWN
-            heapq.heappush(self.directories, (-size, next(self._order), difference))
+            self.files.append(difference)
 
     @property
-    def largest(self) -> int:
-        """The size of the largest directory, -1 without any."""
-        return -self.directories[0][0] if self.directories else -1
+    def directories(self) -> list[Difference]:
+        """The directories, in no order."""
+        return [difference for _, _, difference in self._heap]
 
-    def take(self, size: int) -> list[Difference]:
-        """The directories of that size, no longer in here."""
+    @property
+    def first(self) -> _Rank | None:
+        """The rank of the directory that comes first, None without any."""
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, rank: _Rank) -> list[Difference]:
+        """The directories of that rank, which nothing comes before; no longer in here."""
         taken = []
-        while self.largest == size:
-            taken.append(heapq.heappop(self.directories)[2])
+        while self.first == rank:
+            taken.append(heapq.heappop(self._heap)[2])
         return taken
 
-
-def _directories(comparison: Comparison, gone: _Pool, come: _Pool) -> Iterator[Difference]:
-    """Match directories by their roots; take apart those that match none, so that what is in them is matched in turn.
-
-    The largest come first: both of a pair have the same size, so neither has been taken apart when they meet.
-    """
-    while (size := max(gone.largest, come.largest)) >= 0:
-        removed, added = gone.take(size), come.take(size)
-        matched: set[int] = set()
-        for old, new in _pairs(removed, added, lambda each: _root(comparison, each)):
-            matched |= {id(old), id(new)}
-            yield _renamed(comparison, old, new)
-        for pool, side in ((gone, removed), (come, added)):
-            for difference in side:
-                if id(difference) not in matched:
-                    yield difference
-                    for below in comparison.members(difference):
-                        pool.add(below)
-
-
-def _root(comparison: Comparison, difference: Difference) -> Hashable:
-    tree = comparison.old if difference.new is None else comparison.new
-    entry = _entry(difference)
-    root = comparison.whole_root(tree, entry)
-    # Samples of the same bytes are other arrays under another schema.
-    return None if root is None or root == EMPTY else (root, entry.schema and entry.schema.hash)
-
-
-def _files(
-    comparison: Comparison, identify: Identify, removed: Sequence[Difference], added: Sequence[Difference]
-) -> Iterator[Difference]:
-    # Contents are only asked for where the other side has a file of the same kind and length.
-    both = {_measure(each) for each in removed} & {_measure(each) for each in added}
-    matched: set[int] = set()
-    olds, news = ([each for each in side if _measure(each) in both] for side in (removed, added))
-    for old, new in _pairs(olds, news, lambda each: _contents(identify, each)):
-        matched |= {id(old), id(new)}
-        yield _renamed(comparison, old, new)
-    yield from (each for each in (*removed, *added) if id(each) not in matched)
+    def remove(self, difference: Difference) -> None:
+        """Take out one directory."""
+        self._heap = [each for each in self._heap if each[2] is not difference]
+        heapq.heapify(self._heap)
 
 
 def _measure(difference: Difference) -> tuple[int, int]:
-    entry = _entry(difference)
+    entry = entry_of(difference)
     return entry.kind, entry.size
-
-
-def _contents(identify: Identify, difference: Difference) -> Hashable:
-    entry = _entry(difference)
-    dataset = difference.old_dataset if difference.new is None else difference.new_dataset
-    if not entry.size:
-        return None
-    try:
-        return entry.kind, entry.size, header_of(entry, dataset), identify(entry)
-    except Corrupt:
-        return None  # whoever reads it is told
 
 
 def _pairs(
@@ -163,13 +230,8 @@ def _unique(
     yield from found
 
 
-def _renamed(comparison: Comparison, old: Difference, new: Difference) -> Difference:
-    assert old.old is not None and new.new is not None
-    aspects = comparison.aspects(old.old, new.new, old.old_dataset, new.new_dataset)
-    return Difference(new.path, old.old, new.new, aspects, old.path, old.old_dataset, new.new_dataset)
-
-
-def _entry(difference: Difference) -> Entry:
+def entry_of(difference: Difference) -> Entry:
+    """The version of an entry that only one side has."""
     entry = difference.old or difference.new
     assert entry is not None
     return entry

@@ -7,14 +7,16 @@ from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.engine import Engine
 from storage.errors import ArborError
 from storage.model.history import best_common_ancestors, is_ancestor
-from storage.model.records import Attributes, Author, Commit, Entry, Kind
-from storage.model.samples import BytesSource
+from storage.model.records import Attributes, Author, Commit, Entry, Kind, sample_head
+from storage.model.samples import BytesSource, make_schema
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
@@ -78,25 +80,15 @@ def model(engine, tree):
     return found
 
 
-def below(mapping, path):
-    return [each for each in mapping if each[: len(path)] == path]
-
-
-def applied(engine, old, new, differences, start):
-    """`start` with the differences applied: first everything leaves, then everything comes."""
-    result = dict(start)
-    moved = {}
-    for each in differences:
-        if each.source is not None:
-            whole = below(start, each.source)
-            moved |= {(*each.path, *path[len(each.source) :]): start[path] for path in whole}
-    for each in differences:
-        if each.change == "renamed":
-            for path in below(start, each.source):
-                result.pop(path, None)
-        elif each.change == "removed":
-            del result[each.path]
-    result |= moved
+def applied(engine, new, differences, start):
+    """`start` with the differences applied: everything goes where the longest renamed path above it goes."""
+    moves = {each.source: each.path for each in differences if each.source is not None}
+    removed = {each.path for each in differences if each.change == "removed"}
+    result = {}
+    for path, found in start.items():
+        source = next((path[:depth] for depth in range(len(path), 0, -1) if path[:depth] in moves), ())
+        if path not in removed:
+            result[(*moves.get(source, ()), *path[len(source) :])] = found
     for each in differences:
         if each.new is not None:
             result[each.path] = facts(engine, new, each.path, each.new)
@@ -127,12 +119,12 @@ def check(engine, old, new, one, other):
     """Both ways to list the differences between two trees are right, and list nothing that does not differ."""
     plain = list(engine.comparison(old, new).differences())
     assert [each.path for each in plain] == sorted(path for path in one | other if one.get(path) != other.get(path))
-    assert applied(engine, old, new, plain, one) == other
+    assert applied(engine, new, plain, one) == other
     for each in plain:
         if each.change == "changed":
             same = one[each.path][0] == other[each.path][0] and one[each.path][2] == other[each.path][2]
             assert each.only_attributes == same
-    assert applied(engine, old, new, engine.compared(old, new), one) == other
+    assert applied(engine, new, engine.compared(old, new), one) == other
 
 
 @given(st.data())
@@ -150,3 +142,145 @@ def test_best_common_ancestors_are_those_that_no_other_one_descends_from(data):
     best = {c for c in common if not any(c != d and is_ancestor(load, c, d) for d in common)}
     found = best_common_ancestors(load, a, b)
     assert set(found) == best and len(found) == len(best)
+
+
+def rows(differences):
+    """Change, path and old path of each, as text."""
+    texts = [(each.change, b"/".join(each.path), b"/".join(each.source or ())) for each in differences]
+    return [tuple(part.decode() if isinstance(part, bytes) else part for part in text if part) for text in texts]
+
+
+@pytest.fixture
+def tree(engine):
+    """A working tree with two directories of 300 files each, committed."""
+    tree = engine.working_tree("main")
+    for directory in (b"one", b"two"):
+        tree.make_directory((directory,))
+        for number in range(300):
+            tree.put_file((directory, b"%03d" % number), BytesSource(b"%s %d" % (directory, number)), mtime=7)
+    tree.commit("600 files")
+    return tree
+
+
+def staged_and_committed(engine, tree):
+    """What is staged, twice: before the commit and after it. Both ways it must be told alike."""
+    found = rows(engine.compared(engine.committed(tree.tip()), engine.standing("main")))
+    tip = tree.tip()
+    tree.commit("more")
+    assert rows(engine.compared(engine.committed(tip), engine.committed(tree.tip()))) == found
+    return found
+
+
+class TestRenames:
+    def test_a_directory_that_was_renamed_and_changed(self, engine, tree):
+        tree.rename((b"one",), (b"three",))
+        tree.put_file((b"three", b"007"), BytesSource(b"another"), mtime=8)
+        tree.remove((b"three", b"008"))
+        tree.put_file((b"three", b"new"), BytesSource(b"brand new"), mtime=8)
+        assert staged_and_committed(engine, tree) == [
+            ("removed", "one/008"),
+            ("renamed", "three", "one"),
+            ("renamed", "three/007", "one/007"),
+            ("added", "three/new"),
+        ]
+
+    def test_a_file_that_leaves_a_renamed_directory(self, engine, tree):
+        tree.rename((b"one",), (b"three",))
+        tree.rename((b"three", b"007"), (b"out",))
+        assert staged_and_committed(engine, tree) == [("renamed", "out", "one/007"), ("renamed", "three", "one")]
+
+    def test_two_directories_change_places(self, engine, tree):
+        tree.exchange((b"one",), (b"two",))
+        # Both names are on both sides: what is below them changed.
+        found = staged_and_committed(engine, tree)
+        assert len(found) == 600 and {change for change, *_ in found} == {"changed"}
+
+    def test_a_directory_moves_into_a_new_one_and_out_of_one_that_goes(self, engine, tree):
+        tree.make_directory((b"new",), mtime=7)
+        tree.rename((b"one",), (b"new", b"one"))
+        assert staged_and_committed(engine, tree) == [("added", "new"), ("renamed", "new/one", "one")]
+        tree.rename((b"new", b"one"), (b"back",))
+        tree.remove_tree((b"new",))
+        assert staged_and_committed(engine, tree) == [("renamed", "back", "new/one"), ("removed", "new")]
+
+    def test_of_several_alike_the_one_of_the_same_name(self, engine, tree):
+        for name in (b"a", b"b", b"c"):
+            tree.put_file((name,), BytesSource(b"all alike"), mtime=7)
+        tree.commit("three alike")
+        tree.make_directory((b"d",), mtime=7)
+        for name in (b"a", b"b"):
+            tree.rename((name,), (b"d", name))
+        tree.rename((b"c",), (b"d", b"other"))
+        assert staged_and_committed(engine, tree) == [
+            ("added", "d"),
+            ("renamed", "d/a", "a"),
+            ("renamed", "d/b", "b"),
+            ("renamed", "d/other", "c"),
+        ]
+
+    def test_of_several_alike_none_where_nothing_tells_them_apart(self, engine, tree):
+        for name in (b"a", b"b"):
+            tree.put_file((name,), BytesSource(b"all alike"), mtime=7)
+        tree.commit("two alike")
+        tree.rename((b"a",), (b"x",))
+        tree.rename((b"b",), (b"y",))
+        assert [change for change, *_ in staged_and_committed(engine, tree)] == ["removed", "removed", "added", "added"]
+
+    def test_empty_files_and_directories_are_never_renamed(self, engine, tree):
+        tree.make_file((b"a",), mtime=7)
+        tree.make_directory((b"b",), mtime=7)
+        tree.commit("nothing in them")
+        tree.rename((b"a",), (b"x",))
+        tree.rename((b"b",), (b"y",))
+        assert [change for change, *_ in staged_and_committed(engine, tree)] == ["removed", "removed", "added", "added"]
+
+    def test_a_file_of_another_kind_is_another_file(self, engine, tree):
+        tree.put_file((b"a",), BytesSource(b"target"), mtime=7)
+        tree.commit("a file")
+        tree.remove((b"a",))
+        tree.make_symlink((b"b",), b"target", mtime=7)
+        assert staged_and_committed(engine, tree) == [("removed", "a"), ("added", "b")]
+
+
+def test_a_comparison_reads_what_differs_and_no_more(engine):
+    """100,000 samples: nodes are counted, not time."""
+    tree = engine.working_tree("main")
+    schema = make_schema(np.dtype("<i4"), (4,))
+    tree.make_directory((b"data",), attributes=Attributes(schema=schema))
+    names = [b"%06d.npy" % number for number in range(100_000)]
+    head = sample_head(144, 7)
+    for first in range(0, len(names), 10_000):
+        some = range(first, first + 10_000)
+        values = [number.to_bytes(16, "little") for number in some]
+        tree.put_samples((b"data",), names[first : first + 10_000], values, head)
+    before = engine.committed(tree.commit("100,000"))
+    tree.put_samples((b"data",), names[77:78], [bytes(16)], head)
+    one = engine.standing("main")
+    changed, height = loads(engine, before, one)
+    assert changed == 1 and height <= 5  # a look at what the row replaces: nothing else is read
+    one = engine.committed(tree.commit("one"))
+    changed, loaded = loads(engine, before, one)
+    assert changed == 1 and loaded <= 2 * height  # two paths from the root down
+    tree.put_samples((b"data",), names[::1000], [b"\xff" * 16] * 100, head)
+    hundred = engine.committed(tree.commit("a hundred"))
+    changed, loaded = loads(engine, one, hundred)
+    assert changed == 100 and loaded <= 100 * 2 * height
+    tree.rename((b"data",), (b"moved",))
+    renamed = engine.committed(tree.commit("renamed"))
+    assert loads(engine, hundred, renamed)[0] == 1 and loads(engine, hundred, renamed)[1] <= 4
+    leaves = 100_000 // 60
+    tree.put_samples((b"moved",), names[5:6], [bytes(16)], head)
+    tree.rename((b"moved",), (b"again",))
+    changed, loaded = loads(engine, renamed, engine.standing("main"))
+    assert changed == 2 and loaded < leaves / 10  # inner nodes tell that it is the same directory
+
+
+def loads(engine, old, new):
+    """How many differences there are between two trees, and how many nodes are loaded to find them."""
+    loaded = []
+    load = engine.objects.node
+    engine.objects.node = lambda digest: loaded.append(digest) or load(digest)
+    try:
+        return len(engine.compared(old, new)), len(set(loaded))
+    finally:
+        engine.objects.node = load
