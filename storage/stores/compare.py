@@ -161,14 +161,18 @@ class Comparison:
         there = self._directory(tree, entry)
         return None if there.rows else there.base
 
-    def parts(self, tree: Tree, entry: Entry) -> frozenset[object]:
-        """What directories have in common that one of them was made from the other: leaves, or the rows of a small one.
+    def base(self, tree: Tree, entry: Entry) -> Digest | None:
+        """The root that a directory was made from, if at least half of it still stands; None for empty and new ones."""
+        there = self._directory(tree, entry)
+        if there.base == EMPTY or 2 * len(there.rows) > read.sums(self._load, there.base).count:
+            return None
+        return there.base
 
-        Costs a walk over the inner nodes of the committed directory; what is staged over it does not count.
+    def parts(self, root: Digest) -> frozenset[object]:
+        """What directories have in common if one was made from the other: the leaves, or the rows of a small one.
+
+        Costs a walk over the inner nodes.
         """
-        root = self._directory(tree, entry).base
-        if root == EMPTY:
-            return frozenset()
         node = self._load(root)
         if not isinstance(node, Inner):
             return frozenset(node.rows())

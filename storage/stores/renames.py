@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from storage.errors import Corrupt
+from storage.model.digest import Digest
 from storage.model.names import Path
 from storage.model.records import Entry, Kind
 from storage.stores.compare import Comparison, Difference, header_of
@@ -84,29 +85,42 @@ class _Renames:
                 self._take(below)
 
     def _match_changed_directories(self) -> None:
-        """Match directories that have at least half of their parts in common, each with the one it has most of."""
-        olds, news = self._gone.directories, self._come.directories
+        """Match directories that were made from the same one, or else have at least half of their parts in common."""
+        removed, added = self._gone.directories, self._come.directories
+        pairs = list(_pairs(removed, added, self._base))
+        matched = {id(each) for pair in pairs for each in pair}
+        left = ([each for each in side if id(each) not in matched] for side in (removed, added))
+        pairs += self._similar(*left)
+        self._gone.remove({id(old) for old, _ in pairs})
+        self._come.remove({id(new) for _, new in pairs})
+        for old, new in pairs:
+            self._pair(old, new)
+
+    def _base(self, difference: Difference) -> Digest | None:
+        comparison = self._comparison
+        tree = comparison.old if difference.new is None else comparison.new
+        return comparison.base(tree, entry_of(difference))
+
+    def _similar(self, removed: list[Difference], added: list[Difference]) -> Iterator[tuple[Difference, Difference]]:
+        """Each added directory with the removed one that it shares most with, if that is half and one alone."""
         holders: dict[object, list[int]] = defaultdict(list)
         sizes = []
-        for number, old in enumerate(olds):
-            parts = self._comparison.parts(self._comparison.old, entry_of(old))
+        for number, parts in enumerate(map(self._parts, removed if added else ())):
             sizes.append(len(parts))
             for part in parts:
                 holders[part].append(number)
         taken: set[int] = set()
-        for new in news:
-            parts = self._comparison.parts(self._comparison.new, entry_of(new))
+        for new in added if removed else ():
+            parts = self._parts(new)
             shared = Counter(number for part in parts for number in holders.get(part, ()) if number not in taken)
-            best = [(number, common) for number, common in shared.most_common(2)]
-            if not best or best[0][1] * 2 < max(len(parts), sizes[best[0][0]]):
-                continue
-            if len(best) == 2 and best[0][1] == best[1][1]:
-                continue  # of two that are alike nobody knows which it was
-            taken.add(best[0][0])
-            old = olds[best[0][0]]
-            self._gone.remove(old)
-            self._come.remove(new)
-            self._pair(old, new)
+            (best, common), (_, second) = [*shared.most_common(2), (-1, 0), (-1, 0)][:2]
+            if common > second and common * 2 >= max(len(parts), sizes[best]):
+                taken.add(best)
+                yield removed[best], new
+
+    def _parts(self, difference: Difference) -> frozenset[object]:
+        root = self._base(difference)
+        return frozenset() if root is None else self._comparison.parts(root)
 
     def _match_directories(self) -> None:
         """Match directories by their roots; take apart those that match none.
@@ -187,9 +201,9 @@ class _Pool:
             taken.append(heapq.heappop(self._heap)[2])
         return taken
 
-    def remove(self, difference: Difference) -> None:
-        """Take out one directory."""
-        self._heap = [each for each in self._heap if each[2] is not difference]
+    def remove(self, found: set[int]) -> None:
+        """Take out the directories with these ids."""
+        self._heap = [each for each in self._heap if id(each[2]) not in found]
         heapq.heapify(self._heap)
 
 
