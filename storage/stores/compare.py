@@ -104,7 +104,8 @@ class Comparison:
     def differences(self, path: Path = ()) -> Iterator[Difference]:
         """All that differs at and below `path`, by path; directories only where they come, go, or change themselves.
 
-        The time of a directory is no difference: it changes with the names in it. Nothing where neither has the path.
+        The time of a directory is no difference: it changes with the names in it. Where a dataset has another schema, a
+        sample of the same stored bytes is no difference of its own. Nothing where neither has the path.
         """
         for difference in self.surface(path):
             yield difference
