@@ -8,8 +8,8 @@
 Directories mirror the path; a leaf is a relative symbolic link to the file itself, or to a directory that only one side
 has as a whole, whatever is in it. Where the mount has no commits/ to link to, the old side is shown in place, read-only.
 
-A comparison is made when it is looked at, and again when anything has changed since. There are nodes for what the
-kernel knows and no others.
+A comparison is made when it is looked at, in a thread, and again when anything has changed since. There are nodes for
+what the kernel knows and no others.
 """
 
 from __future__ import annotations
@@ -182,6 +182,11 @@ class DiffDirectory(DiffNode):
         self.versus = versus
         self.trail = trail
 
+    def pending(self) -> Callable[[], object] | None:
+        """The comparison, where it has not been made since the last change."""
+        assert self.versus is not None
+        return None if self.versus.is_current() else self.versus.picture
+
     def folder(self) -> Folder:
         """What is in it now. NotFound where nothing differs there any more."""
         assert self.versus is not None
@@ -218,30 +223,40 @@ class DiffDirectory(DiffNode):
 class Versus(DiffDirectory):
     """`.arborfs/diff/<revision>`: what differs between the revision, which may move, and the tree, which may change."""
 
-    __slots__ = ("_diffs_directory", "_key", "_picture", "_root")
+    __slots__ = ("_diffs_directory", "_drawn", "_root")
 
     def __init__(self, parent: DiffsDirectory, name: bytes) -> None:
         super().__init__(None, parent, name, ())
         self.versus = self
         self._diffs_directory = parent
-        self._key: tuple[Digest, int] | None = None
-        self._picture = Folder()
+        self._drawn: tuple[tuple[Digest, int] | None, Folder] = (None, Folder())
         self._root: FrozenDirectory | None = None
 
     def commit(self) -> Digest:
         """The commit that the revision names now. NotFound."""
         return self._diffs_directory.resolve(self.name)
 
+    def _version(self) -> tuple[Digest, int]:
+        # The number first: what changes in between is looked at again the next time.
+        number = self._diffs_directory.here.version()
+        return self.commit(), number
+
+    def is_current(self) -> bool:
+        """Whether `picture` answers from memory, also that there is no such revision any more."""
+        try:
+            return self._drawn[0] == self._version()
+        except NotFound:
+            return True
+
     def picture(self) -> Folder:
-        """What differs now: the last answer, if nothing has changed since."""
-        here, engine = self._diffs_directory.here, self.diffs.engine
-        # The version first: what changes in between is looked at again the next time.
-        version = here.version()
-        key = self.commit(), version
-        if key != self._key:
-            comparison = engine.comparison(engine.committed(key[0]), here.tree())
-            self._picture, self._key = picture(comparison.surface()), key
-        return self._picture
+        """What differs now: the last answer, if nothing has changed since. NotFound. Thread-safe."""
+        version, engine = self._version(), self.diffs.engine
+        known, drawn = self._drawn
+        if known != version:
+            comparison = engine.comparison(engine.committed(version[0]), self._diffs_directory.here.tree())
+            drawn = picture(comparison.surface())
+            self._drawn = (version, drawn)
+        return drawn
 
     def place(self, leaf: Leaf) -> bytes:
         """Where an entry stands, from the root of this tree."""

@@ -40,14 +40,16 @@ class Sides:
     old_name: str
     new_name: str
 
-    def contents(self, difference: Difference) -> tuple[Content, Content]:
-        """Both versions of a file or sample."""
-        assert difference.old is not None and difference.new is not None
-        before = difference.source or difference.path
-        return (
-            self.engine.contents(self.old, before, difference.old, difference.old_dataset),
-            self.engine.contents(self.new, difference.path, difference.new, difference.new_dataset),
-        )
+    def before(self, difference: Difference) -> Content:
+        """The old version of a file, sample or link."""
+        assert difference.old is not None
+        path = difference.source or difference.path
+        return self.engine.contents(self.old, path, difference.old, difference.old_dataset)
+
+    def after(self, difference: Difference) -> Content:
+        """The new version."""
+        assert difference.new is not None
+        return self.engine.contents(self.new, difference.path, difference.new, difference.new_dataset)
 
 
 @click.command()
@@ -134,7 +136,9 @@ def _facts(sides: Sides, difference: Difference) -> str:
         assert entry is not None
         if entry.is_directory:
             return schema_text(entry.schema) if entry.schema else ""
-        return _target(entry) if entry.kind is Kind.SYMLINK else size_text(entry.size)
+        if entry.kind is Kind.SYMLINK:
+            return _target(sides.before(difference) if new is None else sides.after(difference))
+        return size_text(entry.size)
     told = [_content_fact(sides, difference, old, new)] if not difference.only_attributes else []
     told += [_attribute_text(name, old, new) for name in difference.aspects if name not in (TYPE, SCHEMA, CONTENT)]
     return ", ".join(told)
@@ -147,7 +151,7 @@ def _content_fact(sides: Sides, difference: Difference, old: Entry, new: Entry) 
         before, after = (schema_text(entry.schema) if entry.schema else "no schema" for entry in (old, new))
         return f"{before} -> {after}" if before != after else "another dataset of the same schema"
     if new.kind is Kind.SYMLINK:
-        return f"{_target(old)} -> {_target(new)}"
+        return f"{_target(sides.before(difference))} -> {_target(sides.after(difference))}"
     array = _array(sides, difference)
     if array is not None:
         return _array_text(array)
@@ -158,8 +162,8 @@ def _kind(entry: Entry) -> str:
     return "directory" if entry.is_directory else entry.kind.name.lower()
 
 
-def _target(entry: Entry) -> str:
-    return printable(entry.value.decode("utf-8", "backslashreplace")) if isinstance(entry.value, bytes) else "a link"
+def _target(link: Content) -> str:
+    return printable(bytes(link.read(0, link.size)).decode("utf-8", "backslashreplace"))
 
 
 def _attribute_text(name: str, old: Entry, new: Entry) -> str:
@@ -181,7 +185,7 @@ def _array(sides: Sides, difference: Difference) -> ArrayDifference | None:
         return None
     if entry.kind is Kind.FILE and not difference.path[-1].endswith(b".npy"):
         return None
-    return array_difference(*sides.contents(difference))
+    return array_difference(sides.before(difference), sides.after(difference))
 
 
 def _array_text(array: ArrayDifference) -> str:
@@ -209,7 +213,7 @@ def _is_text_change(difference: Difference) -> bool:
 
 def _lines(sides: Sides, difference: Difference) -> Iterator[str]:
     """The lines that differ, as `diff -u` gives them; none where one version is long or no text."""
-    before, after = (_text(content) for content in sides.contents(difference))
+    before, after = _text(sides.before(difference)), _text(sides.after(difference))
     if before is None or after is None or max(len(before), len(after)) > LINES_MAX:
         return
     old_label = f"{sides.old_name}:{shown(difference.source or difference.path)}"

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from storage import Repository
 from storage.model.samples import BytesSource
 from storage.stores import arrays
 from storage.stores.arrays import array_difference
@@ -120,3 +121,20 @@ def test_items_across_chunks_are_counted_once(differ):
     new = old.copy()
     new["f1"][::50_000] += 1
     assert differ(old, new).differing == 10
+
+
+def test_samples_of_a_dataset(repository):
+    old = np.random.default_rng(4).normal(size=1_500_000)
+    new = old.copy()
+    with Repository(repository) as repo, repo.checkout(write=True) as co:
+        data = co.datasets.init_dataset("data", prototype=old)
+        data["old"] = old
+        engine = repo._engine
+        chunks = engine.working_tree("main").open((b"data", b"old.npy"))[1].chunks
+        places = [0, chunks[0].length // 8 - 1, chunks[0].length // 8, chunks[0].length // 8 + 1, len(old) - 1]
+        new[places] = math.nan
+        data["new"] = new
+        found = array_difference(
+            *(engine.working_tree("main").open((b"data", name))[1] for name in (b"old.npy", b"new.npy"))
+        )
+    assert (found.elements, found.differing) == (len(old), len(places)) and math.isnan(found.largest)

@@ -150,10 +150,12 @@ def test_renames_types_links_and_attributes(cli, repository, put, commit):
         tree.make_directory((b"turned",))
         tree.remove((b"link",))
         tree.make_symlink((b"link",), b"new", mtime=tree.entry((b"new",)).mtime)
+        tree.make_symlink((b"longer",), b"x" * 500)
     assert [line.removesuffix(", mtime") for line in cli().splitlines()] == [
         "renamed  folder/ -> directory/",
         "changed  kept: mode 0644 -> 0600, mtime, xattrs",
         "changed  link: kept -> new",
+        f"added    longer: {'x' * 500}",
         "renamed  old -> new",
         "changed  turned/: file -> directory",
     ]

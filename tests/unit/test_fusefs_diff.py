@@ -67,10 +67,16 @@ def test_a_comparison_is_made_once_for_each_change(engine, tree, monkeypatch):
     made = []
     compare = type(engine).comparison
     monkeypatch.setattr(type(engine), "comparison", lambda *given: made.append(1) or compare(*given))
+    pending = comparison.pending()
+    assert pending is not None and not made
+    pending()
+    assert comparison.pending() is None and comparison.child(b"changed").pending() is None
     for _ in range(3):
         assert len(list(comparison.child(b"changed").child(b"new").child(b"d").listing().entries(0))) == 100
     assert len(made) == 1
+    changed = comparison.child(b"changed")
     tree.remove((b"d", b"000"))
+    assert changed.pending() is not None
     assert len(list(comparison.child(b"changed").child(b"new").child(b"d").listing().entries(0))) == 99
     assert len(made) == 2
 
