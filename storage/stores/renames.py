@@ -54,8 +54,13 @@ class _Renames:
         """All differences, in no order."""
         for difference in self._comparison.surface(path):
             self._take(difference)
-        if self._gone.directories and self._come.directories:
-            self._match_changed_directories()
+        if self._gone.is_empty or self._come.is_empty:
+            # Nothing can have been renamed: all is told as it is.
+            for difference in (*self._gone.all(), *self._come.all()):
+                self._told.append(difference)
+                self._told += self._comparison.inside(difference)
+            return self._told
+        self._match_changed_directories()
         self._match_directories()
         self._match_files()
         return self._told
@@ -183,6 +188,15 @@ class _Pool:
             heapq.heappush(self._heap, (_STAGED, next(self._order), difference))
         else:
             self.files.append(difference)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in here."""
+        return not self.files and not self._heap
+
+    def all(self) -> list[Difference]:
+        """Everything in here, in no order."""
+        return self.files + self.directories
 
     @property
     def directories(self) -> list[Difference]:
