@@ -241,19 +241,21 @@ class WorkingReader:
         """The whole tree as it stands at this moment, for comparing: all staged rows, read in one transaction."""
         with self._p.index.read() as txn:
             ref = self._p.refs.branch(txn, self.branch)
-            staged: dict[int, Staged] = {}
-            self._collect(txn, ref.root_id, staged)
+            staged = self._collected(txn, ref.root_id)
             root = self._root_entry(txn)
             root = replace(root, kind=Kind.STAGED, value=STAGED_ID.pack(ref.root_id))
             return Tree(root, ref.tip, self.branch, staged)
 
-    def _collect(self, txn: Txn, directory: int, staged: dict[int, Staged]) -> None:
-        known = self._p.staging.directory(txn, directory)
-        rows = list(self._p.staging.rows(txn, directory))
-        staged[directory] = Staged(known.base if known else EMPTY, rows)
-        for _, row in rows:
-            if row.kind is Kind.STAGED:
-                self._collect(txn, row.staged_id, staged)
+    def _collected(self, txn: Txn, root: int) -> dict[int, Staged]:
+        staged: dict[int, Staged] = {}
+        todo = [root]
+        while todo:
+            directory = todo.pop()
+            known = self._p.staging.directory(txn, directory)
+            rows = list(self._p.staging.rows(txn, directory))
+            staged[directory] = Staged(known.base if known else EMPTY, rows)
+            todo += [row.staged_id for _, row in rows if row.kind is Kind.STAGED]
+        return staged
 
     def _differences(self, txn: Txn, where: Where, path: Path) -> Iterator[StatusRow]:
         if where.staged is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from storage.model.digest import Digest
 from storage.model.names import Path
@@ -92,6 +93,17 @@ _NOTHING = Staged(EMPTY, ())
 _Pair = tuple[bytes, Entry | None, Entry | None]
 
 
+class _Place(NamedTuple):
+    """A path of the new tree, that of the old one, what stands there, and in datasets of which schemas."""
+
+    path: Path
+    source: Path
+    old: Entry | None
+    new: Entry | None
+    old_dataset: Schema | None
+    new_dataset: Schema | None
+
+
 class Comparison:
     """Two trees side by side. Reads nodes through `load`; holds no more than the trees. Thread-safe."""
 
@@ -115,21 +127,26 @@ class Comparison:
         """The same, but a directory that only one side has is one difference, whatever is in it."""
         old, old_dataset = self.find(self.old, path)
         new, new_dataset = self.find(self.new, path)
-        return self._entry(path, path, old, new, old_dataset, new_dataset)
+        return self._differing(iter([_Place(path, path, old, new, old_dataset, new_dataset)]))
 
     def within(self, path: Path, source: Path, old: Entry, new: Entry) -> Iterator[Difference]:
         """What differs in a directory that was at `source` in the old tree and is at `path` in the new one, like surface.
 
         Nothing of the directory itself.
         """
-        for name, one, other in self._names(self._directory(self.old, old), self._directory(self.new, new)):
-            yield from self._entry((*path, name), (*source, name), one, other, old.schema, new.schema)
+        return self._differing(self._places(path, source, old, new))
 
     def inside(self, difference: Difference) -> Iterator[Difference]:
         """What is in a directory that only one side has, at any depth; nothing for other differences."""
-        for below in self.members(difference):
+        todo = [self.members(difference)]  # a list instead of recursion: directories may lie deeper than Python's stack
+        while todo:
+            below = next(todo[-1], None)
+            if below is None:
+                todo.pop()
+                continue
             yield below
-            yield from self.inside(below)
+            if below.kind is Kind.DIRECTORY:
+                todo.append(self.members(below))
 
     def members(self, difference: Difference) -> Iterator[Difference]:
         """What stands right in a directory that only one side has."""
@@ -189,25 +206,30 @@ class Comparison:
         assert isinstance(entry.value, bytes)
         return tree.staged.get(int(STAGED_ID.unpack(entry.value)[0]), _NOTHING)
 
-    def _entry(
-        self,
-        path: Path,
-        source: Path,
-        old: Entry | None,
-        new: Entry | None,
-        old_dataset: Schema | None,
-        new_dataset: Schema | None,
-    ) -> Iterator[Difference]:
-        if old is None or new is None:
-            if old is not None or new is not None:
-                place = path if old is None else source
-                yield Difference(place, old, new, (), None, old_dataset, new_dataset)
-            return
-        aspects = self.aspects(old, new, old_dataset, new_dataset)
-        if aspects:
-            yield Difference(path, old, new, aspects, None if source == path else source, old_dataset, new_dataset)
-        if old.is_directory and new.is_directory:
-            yield from self.within(path, source, old, new)
+    def _differing(self, places: Iterator[_Place]) -> Iterator[Difference]:
+        """What differs at these places, and below those that are directories on both sides."""
+        todo = [places]  # no recursion: see inside
+        while todo:
+            place = next(todo[-1], None)
+            if place is None:
+                todo.pop()
+                continue
+            path, source, old, new, old_dataset, new_dataset = place
+            if old is None or new is None:
+                if old is not None or new is not None:
+                    yield Difference(path if old is None else source, old, new, (), None, old_dataset, new_dataset)
+                continue
+            aspects = self.aspects(old, new, old_dataset, new_dataset)
+            if aspects:
+                before = None if source == path else source
+                yield Difference(path, old, new, aspects, before, old_dataset, new_dataset)
+            if old.is_directory and new.is_directory:
+                todo.append(self._places(path, source, old, new))
+
+    def _places(self, path: Path, source: Path, old: Entry, new: Entry) -> Iterator[_Place]:
+        """Where two directories may differ."""
+        for name, one, other in self._names(self._directory(self.old, old), self._directory(self.new, new)):
+            yield _Place((*path, name), (*source, name), one, other, old.schema, new.schema)
 
     def _names(self, old: Staged, new: Staged) -> Iterator[_Pair]:
         """The names under which two directories may differ, in order, with what stands there."""

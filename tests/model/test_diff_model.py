@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.engine import Engine
@@ -95,6 +95,7 @@ def applied(engine, new, differences, start):
     return result
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, max_size=12), st.lists(STEPS, max_size=12))
 def test_differences_applied_to_the_old_tree_give_the_new_one(before, after):
     with (
@@ -127,6 +128,7 @@ def check(engine, old, new, one, other):
     assert applied(engine, new, engine.compared(old, new), one) == other
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_best_common_ancestors_are_those_that_no_other_one_descends_from(data):
 
@@ -284,3 +286,20 @@ def loads(engine, old, new):
         return len(engine.compared(old, new)), len(set(loaded))
     finally:
         engine.objects.node = load
+
+
+def test_deep_directories(engine):
+    tree = engine.working_tree("main")
+    tree.make_directory((b"top",), mtime=7)
+    path = (b"top",)
+    for _ in range(400):
+        path = (*path, b"d")
+        tree.make_directory(path, mtime=7)
+    tree.put_file((*path, b"file"), BytesSource(b"deep down"), mtime=7)
+    standing = engine.standing("main")
+    assert len(list(engine.comparison(engine.committed(None), standing).differences())) == 402
+    assert len(engine.compared(standing, engine.committed(None))) == 402
+    tree.put_file((b"other",), BytesSource(b"deep down"), mtime=7)
+    tree.put_file((*path, b"file"), BytesSource(b"changed"), mtime=7)
+    ((_, changed, *_), (_, other, *_)) = rows(engine.compared(standing, engine.standing("main")))
+    assert changed == "other" and other.endswith("/d/file")
