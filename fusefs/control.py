@@ -247,8 +247,8 @@ def top_control(owner: Owner, report: Report) -> ControlDirectory:
     return ControlDirectory(owner, _statistics(owner, report))
 
 
-def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDirectory:
-    """`.arborfs` of a working tree."""
+def branch_control(engine: Engine, branch: Branch, report: Report, diff: Node) -> ControlDirectory:
+    """`.arborfs` of a working tree; `diff` is the directory of that name."""
     owner, rejections = branch.owner, branch.rejections
     return ControlDirectory(
         owner,
@@ -262,12 +262,13 @@ def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDir
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
             b"errors.json": ControlFile(owner, lambda: _json([asdict(error) for error in rejections.errors()])),
             b"rejected": RejectedDirectory(owner, rejections),
+            b"diff": diff,
         },
     )
 
 
-def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report) -> ControlDirectory:
-    """`.arborfs` of a snapshot."""
+def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report, diff: Node) -> ControlDirectory:
+    """`.arborfs` of a snapshot; `diff` is the directory of that name."""
     return ControlDirectory(
         owner,
         _statistics(owner, report)
@@ -275,6 +276,7 @@ def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Repor
             b"commit": ControlFile(owner, lambda: _tip_text(commit)),
             b"log": ControlFile(owner, lambda: log_text(engine, commit)),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, commit))),
+            b"diff": diff,
         },
     )
 

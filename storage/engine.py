@@ -19,20 +19,24 @@ from storage.disk.locks import Owner, Presence
 from storage.disk.segments import FORMAT_VERSION, SegmentKind, Segments
 from storage.errors import (
     Corrupt,
+    NotFound,
     RepositoryExists,
 )
 from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
-from storage.model.records import MALFORMED, Author, Commit, Entry, Kind, decode_entry
+from storage.model.names import path_text
+from storage.model.records import MALFORMED, Author, Commit, Entry, Kind, Schema, decode_entry
 from storage.references import References, new_root
 from storage.snapshot import Snapshot
-from storage.stores.compare import Difference, differences
+from storage.stores.compare import Comparison, Difference, Tree
+from storage.stores.contents import Content, open_content, same_contents, settled_value
 from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
+from storage.stores.renames import with_renames
 from storage.stores.revisions import Revisions
 from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
@@ -194,8 +198,45 @@ class Engine(References):
 
     def diff(self, old: Digest | None, new: Digest) -> Iterator[Difference]:
         """What differs between two commits (None: nothing), by path."""
-        before = root_of(self.objects, old).root
-        return differences(self.objects.node, before, self.commit_record(new).root.root)
+        return self.comparison(self.committed(old), self.committed(new)).differences()
+
+    def committed(self, commit: Digest | None) -> Tree:
+        """A commit's tree, to be compared; None is the empty one. NotFound."""
+        return Tree(root_of(self.objects, commit), commit)
+
+    def standing(self, branch: str) -> Tree:
+        """A branch's working tree as it stands now, to be compared: a walk of its staged rows. NotFound."""
+        return self.working_tree(branch).standing()
+
+    def named_tree(self, name: str) -> Tree:
+        """The tree of a revision; with a `+` behind it, the working tree of the branch of that name. NotFound, Ambiguous."""
+        return self.standing(name[:-1]) if name.endswith("+") else self.committed(self.resolve(name))
+
+    def comparison(self, old: Tree, new: Tree) -> Comparison:
+        """Two trees side by side."""
+        return Comparison(self.objects.node, partial(same_contents, self.objects), old, new)
+
+    def compared(self, old: Tree, new: Tree, path: TreePath = ()) -> list[Difference]:
+        """What differs between two trees at and below `path`, renamed entries found: see stores.renames.
+
+        NotFound where neither has the path.
+        """
+        comparison = self.comparison(old, new)
+        if comparison.find(old, path)[0] is None and comparison.find(new, path)[0] is None:
+            raise NotFound(f"there is no {path_text(path)} on either side")
+        return with_renames(comparison, lambda entry: settled_value(entry, self._staging.value(entry.value)), path)
+
+    def contents(self, tree: Tree, path: TreePath, entry: Entry, dataset: Schema | None) -> Content:
+        """What a file or sample of a tree holds; `dataset` is the schema of its directory.
+
+        What was staged and has been committed since is looked up again: it may have changed meanwhile. NotFound, Corrupt.
+        """
+        try:
+            return open_content(self.objects, entry, self._staging.value(entry.value), dataset)
+        except Corrupt:
+            if not tree.branch or isinstance(entry.value, bytes):
+                raise
+            return self.working_tree(tree.branch).open(path)[1]
 
     # History
 

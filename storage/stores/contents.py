@@ -144,6 +144,16 @@ def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
         return False
 
 
+def settled_value(entry: Entry, value: bytes) -> tuple[int, bytes]:
+    """Flags and value that the entry of a file or sample has once it is committed, where `value` is what it has now.
+
+    Equal ones hold the same bytes, whether one of them is still staged or not.
+    """
+    if entry.flags & FLAGS or len(value) <= INLINE_MAX or entry.kind is Kind.SYMLINK:
+        return entry.flags, value
+    return CHUNKED, encode_chunks([ChunkRef(blake(value), len(value))])
+
+
 def _payload_check(objects: Objects, entry: Entry) -> int:
     if not entry.flags & FLAGS:
         return value_check(entry.value)
