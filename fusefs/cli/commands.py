@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats
+from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats, transfer
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -85,6 +85,8 @@ for command in (
     show.show,
     refs.branch,
     refs.tag,
+    transfer.import_,
+    transfer.export,
     doctor.doctor,
     care.verify,
     care.rebuild,

@@ -152,11 +152,11 @@ class Objects:
         self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
         return digest
 
-    def put_chunks(self, many: Sequence[bytes]) -> list[Digest]:
-        """Store many small chunks and return their digests, in order."""
+    def put_chunks(self, many: Sequence[bytes], itemsize: int = 1) -> list[Digest]:
+        """Store many small chunks of numbers of `itemsize` bytes and return their digests, in order."""
         objects = [(blake(data), data) for data in many]
         for first in range(0, len(objects), 256):
-            self._put(RecordKind.CHUNK, objects[first : first + 256])
+            self._put(RecordKind.CHUNK, objects[first : first + 256], itemsize)
         return [digest for digest, _ in objects]
 
     def put_chunk_list(self, data: bytes) -> Digest:

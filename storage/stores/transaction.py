@@ -135,6 +135,12 @@ class Committer:
             )
         return digest
 
+    def fold(self, txn: Txn, row: Row) -> tuple[Entry, list[tuple[Digest, bytes]]]:
+        """What a commit would make of the staged directory that `row` leads to: its entry, and the nodes to store."""
+        folded = Folded(EMPTY_ROOT, 0)
+        head, value = self._fold_child(txn, row, folded)
+        return decode_entry(head, value), folded.fresh
+
     def _fold_root(self, txn: Txn, ref: BranchRef, before: Entry) -> Folded:
         upto = self._index.number(txn, b"sequence")
         folded = Folded(before, upto)

@@ -1,0 +1,190 @@
+"""Copying the shape of an HDF5 file: everything in it but the rows of its large datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+
+from storage.errors import InvalidInput
+
+
+def is_rows(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset's rows are arrays: of numbers, structures or text of one length."""
+    dtype = dataset.dtype
+    return bool(dataset.shape) and not dtype.hasobject and dtype.subdtype is None
+
+
+def emptied(file: h5py.File) -> list[str]:
+    """The full names of all datasets whose rows are kept elsewhere."""
+    found: list[str] = []
+
+    def look(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and is_rows(item):
+            found.append(f"/{name}")
+
+    file.visititems(look)
+    return found
+
+
+def remade(
+    old: h5py.Dataset, group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5py.Dataset:
+    """A dataset of another shape or dtype in the place of `old`, with its attributes and, if it has them, its chunks."""
+    same = old.dtype == dtype and len(old.shape) == len(shape)
+    if same and all(most is None or n <= most for n, most in zip(shape, old.maxshape, strict=True)) and old.chunks:
+        old.resize(shape)
+        return old
+    chunked = old.chunks is not None and len(old.chunks) == len(shape)
+    settings = (
+        {"chunks": old.chunks, "compression": old.compression, "compression_opts": old.compression_opts}
+        if chunked
+        else {}
+    )
+    # A dataset that nothing leads to yet, so that the attributes are copied before the old one goes.
+    new = h5py.Dataset(group.file.create_dataset(None, shape, dtype, **settings).id)
+    for key in old.attrs:
+        _copy_plain(old, new, key)
+    del group[name]
+    group[name] = new
+    return new
+
+
+class Copier:
+    """Copies one file's groups, attributes, links and small things; the datasets with rows are left empty."""
+
+    def __init__(self, source: h5py.File, target: h5py.File, where: str) -> None:
+        self._source = source
+        self._target = target
+        self._where = where
+        self._seen: dict[tuple[int, int], str] = {}
+        self._references: list[tuple[str, str]] = []
+
+    def copied(self) -> Iterator[h5py.Dataset]:
+        """Copy everything; the datasets that were left empty, for their rows to be read."""
+        self._note(self._source)
+        self._attributes(self._source, self._target)
+        # A list instead of recursion: groups may be nested deeper than Python's stack.
+        waiting = [self._source[name] for name in ("/",)]
+        while waiting:
+            group = waiting.pop()
+            for name in group:
+                found = self._member(group, name)
+                if isinstance(found, h5py.Group):
+                    waiting.append(found)
+                elif found is not None:
+                    yield found
+
+    def finish(self) -> None:
+        """Attributes that refer to other objects, now that these are there."""
+        for owner, key in self._references:
+            attribute = h5py.h5a.open(self._source[owner].id, key.encode())
+            values = np.empty(attribute.shape, attribute.dtype)
+            attribute.read(values)
+            self._target[owner].attrs.create(
+                key, self._translated(values, owner, key), attribute.shape, attribute.dtype
+            )
+
+    def _member(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+        """Copy one member of a group; what of it is still to be done."""
+        link = group.get(name, getlink=True)
+        target = self._target[group.name]
+        full = f"{group.name.rstrip('/')}/{name}"
+        if name in (".", "..") or "/" in name:
+            raise InvalidInput(f"the name {name!r} would lead elsewhere", where=f"{self._where}, {group.name}")
+        if not isinstance(link, h5py.HardLink):
+            target[name] = link  # soft and external links, as links
+            return None
+        item = group[name]
+        known = self._note(item, full)
+        if known != full:
+            target[name] = self._target[known]
+            return None
+        if isinstance(item, h5py.Group):
+            tracked = bool(item.id.get_create_plist().get_link_creation_order())
+            self._attributes(item, target.create_group(name, track_order=tracked))
+            return item
+        if isinstance(item, h5py.Dataset):
+            self._require_own(item)
+            if is_rows(item):
+                self._attributes(item, self._empty(item, target, name))
+                return None if _are_names(group, name) else item
+        self._source.copy(item, target, name)
+        return None
+
+    def _note(self, item: Any, full: str = "/") -> str:
+        """The first name under which this object was met."""
+        info = h5py.h5o.get_info(item.id)
+        return self._seen.setdefault((info.fileno, info.addr), full)
+
+    def _require_own(self, item: h5py.Dataset) -> None:
+        """InvalidInput for a dataset whose data are in other files."""
+        if item.is_virtual or item.external:
+            raise InvalidInput(
+                "its data are in other files, which are not read", where=f"{self._where}, dataset {item.name}"
+            )
+
+    def _empty(self, item: h5py.Dataset, target: h5py.Group, name: str) -> h5py.Dataset:
+        settings = item.id.get_create_plist()
+        # Nothing is to be allocated or filled before there is something to write.
+        settings.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR if item.chunks else h5py.h5d.ALLOC_TIME_LATE)
+        settings.set_obj_track_times(False)
+        if settings.get_layout() == h5py.h5d.COMPACT:
+            settings.set_layout(h5py.h5d.CONTIGUOUS)
+        made = h5py.h5d.create(
+            target.id, name.encode("utf-8", "surrogateescape"), item.id.get_type(), item.id.get_space(), settings
+        )
+        return h5py.Dataset(made)
+
+    def _attributes(self, item: h5py.HLObject, copy: h5py.HLObject) -> None:
+        for key in item.attrs:
+            if _refers(h5py.h5a.open(item.id, key.encode()).dtype):
+                self._references.append((item.name, key))
+            else:
+                _copy_plain(item, copy, key)
+
+    def _translated(self, values: Any, owner: str, key: str) -> Any:
+        """References to objects of the source as references to those of the target."""
+        if isinstance(values, h5py.Reference) and not isinstance(values, h5py.RegionReference):
+            if not values:
+                return values
+            name = h5py.h5r.get_name(values, self._source.id)
+            return self._target[name.decode()].ref
+        if not isinstance(values, np.ndarray):
+            raise InvalidInput(f"the attribute {key!r} refers to parts of datasets", where=f"{self._where}, {owner}")
+        out = values.copy()
+        if values.dtype.names:
+            for field in values.dtype.names:
+                if _refers(values.dtype[field]):
+                    out[field] = self._translated(values[field], owner, key)
+            return out
+        flat = out.reshape(-1)
+        for i, value in enumerate(values.reshape(-1)):
+            flat[i] = self._translated(value, owner, key)
+        return flat.reshape(values.shape)
+
+
+def _are_names(group: h5py.Group, name: str) -> bool:
+    return False if not name.endswith(".keys") else name[: -len(".keys")] in group
+
+
+def _refers(dtype: np.dtype[Any]) -> bool:
+    """Whether values of that dtype refer to objects of their file."""
+    if dtype.names:
+        return any(_refers(dtype[field]) for field in dtype.names)
+    inner = h5py.check_vlen_dtype(dtype)
+    return h5py.check_ref_dtype(dtype) is not None or (isinstance(inner, np.dtype) and _refers(inner))
+
+
+def _copy_plain(item: h5py.HLObject, copy: h5py.HLObject, key: str) -> None:
+    """Copy an attribute as it is, its type to the letter."""
+    attribute = h5py.h5a.open(item.id, key.encode())
+    kind, space = attribute.get_type(), attribute.get_space()
+    made = h5py.h5a.create(copy.id, key.encode(), kind, space)
+    if space.get_simple_extent_type() == h5py.h5s.NULL:
+        return
+    values = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    made.write(values)

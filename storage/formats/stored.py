@@ -1,0 +1,110 @@
+"""Something stored, as those who export it see it: a directory, a dataset, a sample, a file or a link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from storage.dataset_reader import DatasetDataReader
+from storage.errors import NotFound
+from storage.model.names import Path, path_text
+from storage.model.records import Entry, Kind
+from storage.model.samples import Array, array_from
+from storage.session import Session
+from storage.snapshot import Snapshot
+from storage.stores.contents import Content
+from storage.worktree import WorkingTree
+
+
+class Stored:
+    """One entry of a commit or working tree."""
+
+    def __init__(self, session: Session, path: Path, entry: Entry | None = None) -> None:
+        self._session = session
+        self.path = path
+        self.entry = entry if entry is not None else session.tree.entry(path)
+
+    @property
+    def name(self) -> str:
+        """Its path, for messages."""
+        return path_text(self.path) or "the whole tree"
+
+    @property
+    def dataset(self) -> DatasetDataReader | None:
+        """The dataset that it is, None for anything else."""
+        schema = self.entry.schema
+        return None if schema is None else DatasetDataReader(self._session, self.path, schema)
+
+    @property
+    def array(self) -> Array | None:
+        """The array that it is as a sample of a dataset, None for anything else."""
+        if self.entry.kind is not Kind.SAMPLE:
+            return None
+        tree = self._session.tree
+        schema = tree.schema_of(self.path[:-1])
+        assert schema is not None
+        return array_from(tree.payload(self.entry), schema, self.entry.attributes)
+
+    @property
+    def target(self) -> bytes:
+        """Where a symbolic link leads."""
+        tree: Snapshot | WorkingTree = self._session.tree
+        if isinstance(tree, WorkingTree):
+            return tree.readlink(self.entry)
+        assert isinstance(self.entry.value, bytes)
+        return self.entry.value
+
+    def open(self) -> Content:
+        """The contents of a file or sample."""
+        return self._session.tree.open(self.path)[1]
+
+    def children(self) -> Iterator[tuple[bytes, Stored]]:
+        """What is in a directory, by name."""
+        for name, entry in self._session.tree.entries(self.path):
+            path = (*self.path, name)
+            yield name, Stored(self._session, path, entry)
+
+    def child(self, name: bytes) -> Stored | None:
+        """What has that name in a directory, None where nothing has."""
+        try:
+            return Stored(self._session, (*self.path, name))
+        except NotFound:
+            return None
+
+
+def row_keys(dataset: DatasetDataReader) -> range | None:
+    """The keys of a dataset that numbers its samples from 0 on, as a range; None for any other."""
+    highest = count = 0
+    for key in dataset:
+        if not (key.isascii() and key.isdigit()) or (key[0] == "0" and key != "0"):
+            return None
+        count += 1
+        highest = max(highest, int(key))
+    return range(count) if highest == count - 1 or count == 0 else None
+
+
+def ordered(dataset: DatasetDataReader) -> Iterator[tuple[str, Array]]:
+    """Keys and samples: numbered ones by number, others in the order of their keys' bytes."""
+    numbers = row_keys(dataset)
+    if numbers is None:
+        yield from dataset.pairs()
+        return
+    for number in numbers:
+        yield str(number), dataset[number]
+
+
+def blocks(dataset: DatasetDataReader, nbytes: int) -> Iterator[tuple[list[str], Array]]:
+    """Samples of one shape as stacked arrays of about `nbytes` bytes, with their keys, in the order of `ordered`."""
+    shape, dtype = dataset.shape, dataset.dtype
+    size = max(1, nbytes // max(1, dtype.itemsize * int(np.prod(shape, dtype=np.int64))))
+    keys: list[str] = []
+    block = np.empty((size, *shape), dtype)
+    for key, array in ordered(dataset):
+        block[len(keys)] = array
+        keys.append(key)
+        if len(keys) == size:
+            yield keys, block
+            keys, block = [], np.empty((size, *shape), dtype)
+    if keys:
+        yield keys, block[: len(keys)]

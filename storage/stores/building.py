@@ -1,0 +1,145 @@
+"""Building the map of a directory from rows that come in any order and any number, in bounded memory.
+
+Rows are collected, sorted and laid down as sorted runs, each a map of its own: a batch that comes behind the last
+key of a run extends it, any other one begins a new run. Where several runs are left at the end they are merged,
+one leaf of each in memory. Rows that come in order are written once, others at most twice. What is written are
+nodes that nothing refers to: work that is cut short leaves the repository as it was.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import merge
+from operator import itemgetter
+
+from storage.errors import Exists
+from storage.model.chunking import INLINE_MAX, STAGED_INLINE_MAX, ChunkRef, encode_chunks
+from storage.model.digest import Digest
+from storage.model.names import path_text
+from storage.model.records import CHUNKED
+from storage.model.samples import BytesSource, Source
+from storage.stores.contents import store_payload
+from storage.stores.objects import Objects
+from storage.stores.staging import LeafRow
+from storage.tree import read
+from storage.tree.edit import Edit, edit
+from storage.tree.node import EMPTY, NO_SUMS, Sums
+
+BATCH_BYTES = 8 << 20
+_OVERHEAD = 200  # what a waiting row costs beside its bytes
+
+
+@dataclass(slots=True)
+class _Run:
+    """A map whose last key is known."""
+
+    last: bytes
+    root: Digest
+    sums: Sums
+
+
+class MapBuilder:
+    """One directory's map. Names come once: a second one is an Exists, here or in `finish`. Not thread-safe."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._rows: list[LeafRow] = []
+        self._long: list[tuple[bytes, bytes, bytes]] = []
+        self._waiting = 0
+        self._runs: list[_Run] = []
+        self._itemsize = 1
+
+    def add(self, rows: Iterable[LeafRow], nbytes: int) -> None:
+        """Add rows as the tree keeps them, of `nbytes` bytes together."""
+        before = len(self._rows)
+        self._rows.extend(rows)
+        self._wait(nbytes + _OVERHEAD * (len(self._rows) - before))
+
+    def add_contents(self, name: bytes, head: bytes, contents: bytes | Source, start: int, itemsize: int) -> None:
+        """Add a file or sample, whose entry has that head: `contents` from `start` on, of numbers of `itemsize` bytes."""
+        if not isinstance(contents, bytes) or len(contents) - start > STAGED_INLINE_MAX:
+            source = contents if not isinstance(contents, bytes) else BytesSource(memoryview(contents))
+            if source.size - start > STAGED_INLINE_MAX:
+                flags, value = store_payload(self._objects, source, start, itemsize)
+                self.add([(name, head[:1] + bytes([flags]) + head[2:], value)], len(value))
+                return
+            contents = bytes(source.read(start, source.size - start))
+            start = 0
+        payload = contents[start:] if start else contents
+        if len(payload) <= INLINE_MAX:
+            self.add([(name, head, payload)], len(payload))
+            return
+        if itemsize != self._itemsize:
+            self._store_long()
+            self._itemsize = itemsize
+        self._long.append((name, head, payload))
+        self._wait(len(payload) + _OVERHEAD)
+
+    def finish(self) -> tuple[Digest, Sums]:
+        """Root and sums of the map with all rows. Exists if two have the same name."""
+        self._flush()
+        if not self._runs:
+            return EMPTY, NO_SUMS
+        if len(self._runs) > 1:
+            load = self._objects.node
+            rows = merge(*(read.rows(load, run.root) for run in self._runs), key=itemgetter(0))
+            root, sums = apply_edits(self._objects, EMPTY, ((key, (head, value)) for key, head, value in _once(rows)))
+            self._runs = [_Run(b"", root, sums)]
+        return self._runs[0].root, self._runs[0].sums
+
+    def _wait(self, nbytes: int) -> None:
+        self._waiting += nbytes
+        if self._waiting >= BATCH_BYTES:
+            self._flush()
+
+    def _store_long(self) -> None:
+        """Contents too long for a leaf become chunks, many in one transaction."""
+        long, self._long = self._long, []
+        digests = self._objects.put_chunks([payload for _, _, payload in long], self._itemsize)
+        for (name, head, payload), digest in zip(long, digests, strict=True):
+            value = encode_chunks([ChunkRef(digest, len(payload))])
+            self._rows.append((name, head[:1] + bytes([CHUNKED]) + head[2:], value))
+
+    def _flush(self) -> None:
+        self._store_long()
+        rows, self._rows, self._waiting = self._rows, [], 0
+        if not rows:
+            return
+        rows.sort(key=itemgetter(0))
+        edits: list[Edit] = [(key, (head, value)) for key, head, value in _once(rows)]
+        # The runs' last keys ascend: each batch goes where it leaves the most room for later ones.
+        at = bisect_left(self._runs, edits[0][0], key=lambda run: run.last) - 1
+        run = self._runs.pop(at) if at >= 0 else _Run(b"", EMPTY, NO_SUMS)
+        root, sums, fresh = edit(self._objects.node, run.root, edits)
+        self._objects.put_nodes(fresh)
+        last = edits[-1][0]
+        self._runs.insert(bisect_left(self._runs, last, key=lambda run: run.last), _Run(last, root, sums))
+
+
+def apply_edits(objects: Objects, root: Digest, edits: Iterable[Edit]) -> tuple[Digest, Sums]:
+    """Apply edits, whose keys strictly ascend, to the map with that root, some megabytes at a time; root and sums."""
+    sums = read.sums(objects.node, root)
+    batch: list[Edit] = []
+    waiting = 0
+    for change in edits:
+        batch.append(change)
+        waiting += _OVERHEAD + (len(change[1][1]) if change[1] is not None else 0)
+        if waiting >= BATCH_BYTES:
+            root, sums, fresh = edit(objects.node, root, batch)
+            objects.put_nodes(fresh)
+            batch, waiting = [], 0
+    root, sums, fresh = edit(objects.node, root, batch) if batch else (root, sums, [])
+    objects.put_nodes(fresh)
+    return root, sums
+
+
+def _once(rows: Iterable[LeafRow]) -> Iterator[LeafRow]:
+    """Sorted rows; Exists where two have the same name."""
+    last = b""
+    for row in rows:
+        if row[0] == last:
+            raise Exists(f"the name {path_text((last,))} comes twice: each entry of a directory needs one of its own")
+        last = row[0]
+        yield row
