@@ -172,9 +172,9 @@ def child_of(objects: Objects, directory: Entry | None, name: bytes) -> Entry | 
 def overlaid(objects: Objects, old: Entry | None, new: Entry, path: Path, *, overwrite: bool) -> Entry:
     """A directory with what is in `new` laid over what is in `old`; both are stored in full.
 
-    What is the same stays as it is, and is `old` itself if all of it is; directories of one name become one. Exists where something else has the name,
-    unless `overwrite`; IsADirectory, NotADirectory where one is a directory and the other not; SchemaMismatch for
-    datasets whose samples look different.
+    What is the same stays as it is, and the answer is `old` itself if all of it is; directories of one name become one.
+    Exists where something else has the name, unless `overwrite`; IsADirectory, NotADirectory where one is a directory and
+    the other not; SchemaMismatch for datasets whose samples look different.
     """
     if old is None:
         return new

@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 
 from storage.dataset_reader import DatasetDataReader
-from storage.errors import InvalidInput, Unsupported
+from storage.errors import ArborError, InvalidInput, Unsupported
 from storage.formats.base import BLOCK_BYTES, File, FileSource, Item, Options, Samples, Silent, Stored, regular_file
-from storage.formats.hdf5_copy import Copier, emptied, remade
+from storage.formats.hdf5_copy import Copier, bare, emptied, remade
 from storage.formats.npy import require_by, require_fixed
 from storage.formats.stored import blocks, row_keys
 from storage.formats.tree import save_file
@@ -61,11 +61,9 @@ class Hdf5Format:
                     for dataset in copier.copied():
                         yield from _rows(dataset, where)
                     copier.finish()
-            except InvalidInput:
+            except ArborError:
                 raise
             except _UNREADABLE as error:
-                if isinstance(error, Unsupported | FileNotFoundError | PermissionError):
-                    raise
                 raise InvalidInput(f"the file cannot be read: {error}", where=where) from error
             options.meter.advance(known.st_size)
             fd, side = regular_file(skeleton)
@@ -113,11 +111,11 @@ def _rows(dataset: h5py.Dataset, where: str) -> Iterator[Item]:
     for first in range(0, max(count, 1), step):
         end = min(first + step, count)
         try:
-            block = dataset[first:end]
+            block = np.ascontiguousarray(dataset[first:end])
         except (OSError, RuntimeError) as error:
             raise InvalidInput(f"rows {first} to {end} cannot be read: {error}", where=place) from error
         keys: Sequence[str] = names[first:end] if names is not None else list(map(str, range(first, end)))
-        yield Samples(np.ascontiguousarray(block), keys, place, dataset=path, first=first)
+        yield Samples(block.view(bare(block.dtype)), keys, place, dataset=path, first=first)
 
 
 def _names(dataset: h5py.Dataset) -> list[str] | None:
@@ -181,6 +179,6 @@ def _target(dataset: DatasetDataReader, group: h5py.Group, name: str) -> Any:
         return group.create_dataset(name, shape, dataset.dtype)
     if not isinstance(found, h5py.Dataset):
         raise Unsupported(f"{dataset.name!r} was a group when it was imported")
-    if found.shape == shape and found.dtype == dataset.dtype:
+    if found.shape == shape and bare(found.dtype) == dataset.dtype:
         return found
     return remade(found, group, name, shape, dataset.dtype)

@@ -17,6 +17,24 @@ def is_rows(dataset: h5py.Dataset) -> bool:
     return bool(dataset.shape) and not dtype.hasobject and dtype.subdtype is None
 
 
+def bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype without what h5py notes in it, which `.npy` headers cannot say: the names of an enumeration, for one."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.dtype((bare(base), shape))
+    if dtype.fields is None:
+        return np.dtype(dtype.str)
+    names = list(dtype.fields)
+    return np.dtype(
+        {
+            "names": names,
+            "formats": [bare(dtype.fields[name][0]) for name in names],
+            "offsets": [dtype.fields[name][1] for name in names],
+            "itemsize": dtype.itemsize,
+        }
+    )
+
+
 def emptied(file: h5py.File) -> list[str]:
     """The full names of all datasets whose rows are kept elsewhere."""
     found: list[str] = []
@@ -33,7 +51,7 @@ def remade(
     old: h5py.Dataset, group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> h5py.Dataset:
     """A dataset of another shape or dtype in the place of `old`, with its attributes and, if it has them, its chunks."""
-    same = old.dtype == dtype and len(old.shape) == len(shape)
+    same = bare(old.dtype) == dtype and len(old.shape) == len(shape)
     if same and all(most is None or n <= most for n, most in zip(shape, old.maxshape, strict=True)) and old.chunks:
         old.resize(shape)
         return old
@@ -61,6 +79,7 @@ class Copier:
         self._where = where
         self._seen: dict[tuple[int, int], str] = {}
         self._references: list[tuple[str, str]] = []
+        self._pointers: list[str] = []
 
     def copied(self) -> Iterator[h5py.Dataset]:
         """Copy everything; the datasets that were left empty, for their rows to be read."""
@@ -78,7 +97,11 @@ class Copier:
                     yield found
 
     def finish(self) -> None:
-        """Attributes that refer to other objects, now that these are there."""
+        """Attributes and datasets that refer to other objects, now that these are there."""
+        for name in self._pointers:
+            values = self._source[name][()]
+            if isinstance(values, h5py.Reference | np.ndarray):  # else there are none
+                self._target[name][()] = self._translated(values, name, "")
         for owner, key in self._references:
             attribute = h5py.h5a.open(self._source[owner].id, key.encode())
             values = np.empty(attribute.shape, attribute.dtype)
@@ -111,6 +134,10 @@ class Copier:
             if is_rows(item):
                 self._attributes(item, self._empty(item, target, name))
                 return None if _are_names(group, name) else item
+            if _refers(item.dtype):
+                self._attributes(item, self._empty(item, target, name))
+                self._pointers.append(full)
+                return None
         self._source.copy(item, target, name)
         return None
 
@@ -153,7 +180,9 @@ class Copier:
             name = h5py.h5r.get_name(values, self._source.id)
             return self._target[name.decode()].ref
         if not isinstance(values, np.ndarray):
-            raise InvalidInput(f"the attribute {key!r} refers to parts of datasets", where=f"{self._where}, {owner}")
+            raise InvalidInput(
+                "references to parts of datasets cannot be kept", where=f"{self._where}, {owner} {key}".rstrip()
+            )
         out = values.copy()
         if values.dtype.names:
             for field in values.dtype.names:

@@ -107,7 +107,7 @@ class _Column:
         self._whole = self._number = True
         self._empty = False
         self._seen = False
-        self._largest = 0
+        self._least = self._largest = 0
 
     def look(self, cells: Sequence[str]) -> None:
         """More cells."""
@@ -125,7 +125,7 @@ class _Column:
             else:
                 # As written, or it is none: not 007, not 1_000, not +1.
                 self._whole = list(map(str, numbers)) == filled
-                self._largest = max(self._largest, max(map(abs, numbers), default=0))
+                self._least, self._largest = min(self._least, *numbers, 0), max(self._largest, *numbers, 0)
         if not self._whole:
             self._number = all(map(_NUMBER.fullmatch, filled))
 
@@ -134,10 +134,12 @@ class _Column:
         """The dtype that holds all of them."""
         if not self._seen or not self._number:
             return f"U{self._width}"
-        if self._whole and not self._empty and self._largest < 1 << 63:
+        if not self._whole:
+            return "<f8"
+        if not self._empty and self._least >= -(1 << 63) and self._largest < 1 << 63:
             return "<i8"
         # A float must not change a number: long ones stay text.
-        return "<f8" if not self._whole or self._largest <= _EXACT else f"U{self._width}"
+        return "<f8" if max(-self._least, self._largest) <= _EXACT else f"U{self._width}"
 
 
 def _batches(
