@@ -10,6 +10,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -97,7 +98,8 @@ class NpzFormat:
                 if not member.filename.endswith(".npy"):
                     raise InvalidInput("not an array: the members of an archive end in .npy", where=where)
                 check_member(member.filename, where)
-                yield Samples(_MemberSource(archive, member, where, options), [member.filename[:-4]], where)
+                with closing(_MemberSource(archive, member, where, options)) as source:
+                    yield Samples(source, [member.filename[:-4]], where)
 
     def save(self, stored: Stored, path: Path, options: Options) -> None:
         """A member for each sample of a dataset."""
@@ -187,35 +189,37 @@ class _MemberSource:
         self._where = where
         self._meter = options.meter
         self._stream: IO[bytes] | None = None
-        self._start = b""
         self._position = 0
+        # What was read last, up to the position: contents are cut with some overlap.
+        self._recent = b""
         self.size = member.file_size
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, fewer only at the end. InvalidInput where the archive is damaged."""
-        if offset + size <= len(self._start) or (self._start and offset == 0 and len(self._start) >= self.size):
-            return self._start[offset : offset + size]
         try:
-            if self._stream is None:
-                self._stream = self._archive.open(self._member)
-                self._start = self._unpacked(min(self.size, HEADER_MAX))
-            return self._at(offset, min(size, max(0, self.size - offset)))
+            return self._at(offset, max(0, min(size, self.size - offset)))
         except _UNREADABLE as error:
             raise InvalidInput(f"the archive is damaged: {error}", where=self._where) from error
 
     def _at(self, offset: int, size: int) -> bytes:
-        known = self._start[offset : offset + size]
+        start = self._position - len(self._recent)
+        if self._stream is None or offset < start:
+            self.close()
+            self._stream = self._archive.open(self._member)
+            start = self._position = 0
+            self._recent = b""
+        known = self._recent[offset - start : offset - start + size]
         if len(known) == size:
             return known
-        begin = offset + len(known)
-        if begin < self._position:
-            assert self._stream is not None
+        while self._position < offset:
+            self._unpacked(min(offset - self._position, BLOCK_BYTES))
+        self._recent = known + self._unpacked(size - len(known))
+        return self._recent
+
+    def close(self) -> None:
+        """Let go of the archive."""
+        if self._stream is not None:
             self._stream.close()
-            self._stream = self._archive.open(self._member)
-            self._position = 0
-        while self._position < begin:
-            self._unpacked(min(begin - self._position, BLOCK_BYTES))
-        return known + self._unpacked(size - len(known))
 
     def _unpacked(self, size: int) -> bytes:
         assert self._stream is not None
@@ -224,9 +228,7 @@ class _MemberSource:
             raise EOFError("it ends too early")
         self._position += size
         self._meter.advance(size)
-        if self._position == self.size:
-            # The checksum is looked at when the end is read.
-            if self._stream.read(1):
-                raise zipfile.BadZipFile("it is longer than the archive says")
-            self._stream.close()
+        # The checksum is looked at when the end is read.
+        if self._position == self.size and self._stream.read(1):
+            raise zipfile.BadZipFile("it is longer than the archive says")
         return data
