@@ -10,7 +10,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from storage.dataset_reader import DatasetDataReader
 from storage.errors import InvalidInput, Unsupported
 from storage.formats.base import BLOCK_BYTES, FileSource, Item, Options, Samples, Silent, Stored
 from storage.formats.npy import require_fixed
@@ -74,8 +73,8 @@ def columns_as_samples(
             spool.close()
 
 
-def exported(stored: Stored, name: str) -> tuple[DatasetDataReader, list[tuple[str, Any]]]:
-    """A dataset that can be a table, and its columns: names and dtypes. Unsupported for anything else."""
+def exported(stored: Stored, name: str) -> list[tuple[str, Any]]:
+    """The columns of a dataset that can be a table: names and dtypes. Unsupported for anything else."""
     dataset = stored.dataset
     if dataset is None:
         raise Unsupported(f"{stored.name} is not a dataset: it has no {name} form")
@@ -97,14 +96,12 @@ def exported(stored: Stored, name: str) -> tuple[DatasetDataReader, list[tuple[s
         if any(field == KEY for field, _ in fields):
             raise Unsupported(f"{dataset.name!r} has a column {KEY!r} of its own: its keys would be lost")
         fields.insert(0, (KEY, np.dtype(np.str_)))
-    return dataset, fields
+    return fields
 
 
-def column_blocks(
-    dataset: DatasetDataReader, fields: Sequence[tuple[str, Any]]
-) -> Iterator[tuple[dict[str, Any], int]]:
+def column_blocks(stored: Stored, fields: Sequence[tuple[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
     """Some rows at a time, as one array for each column; and how many bytes they have."""
-    for keys, block in blocks(dataset, BLOCK_BYTES):
+    for keys, block in blocks(stored, BLOCK_BYTES):
         columns: dict[str, Any] = {}
         flat = block if block.dtype.names else block.reshape(len(block), -1)
         number = 0

@@ -85,7 +85,7 @@ class Hdf5Format:
             with h5py.File(path, "r+" if skeleton is not None else "x") as file:
                 stale = set(emptied(file))
                 if stored.dataset is not None:
-                    _fill(stored.dataset, file, _name(stored.path[-1]), options)
+                    _fill(stored, file, _name(stored.path[-1]), options)
                 else:
                     _fill_group(stored, file, stale, options)
                 for name in stale:  # removed since the import
@@ -135,10 +135,9 @@ def _fill_group(stored: Stored, group: h5py.Group, stale: set[str], options: Opt
         if name == SKELETON:
             continue
         text = _name(name)
-        dataset = child.dataset
-        if dataset is not None:
+        if child.dataset is not None:
             stale.discard(f"{group.name.rstrip('/')}/{text}")
-            _fill(dataset, group, text, options)
+            _fill(child, group, text, options)
         elif child.entry.is_directory:
             _fill_group(child, group.require_group(text), stale, options)
         else:
@@ -152,8 +151,10 @@ def _name(name: bytes) -> str:
         raise Unsupported(f"the name {path_text((name,))} is not UTF-8: it cannot stand in an HDF5 file") from error
 
 
-def _fill(dataset: DatasetDataReader, group: h5py.Group, name: str, options: Options) -> None:
+def _fill(stored: Stored, group: h5py.Group, name: str, options: Options) -> None:
     """Write a dataset's samples as rows, into the emptied one where there is one that fits."""
+    dataset = stored.dataset
+    assert dataset is not None
     require_fixed(dataset, "HDF5")
     if dataset.dtype.kind == "U":
         raise Unsupported(f"{dataset.name!r} holds {dataset.dtype}: HDF5 has text as bytes only")
@@ -161,7 +162,7 @@ def _fill(dataset: DatasetDataReader, group: h5py.Group, name: str, options: Opt
     names: list[str] = []
     numbered = row_keys(dataset) is not None
     first = 0
-    for keys, block in blocks(dataset, BLOCK_BYTES):
+    for keys, block in blocks(stored, BLOCK_BYTES):
         target[first : first + len(keys)] = block
         first += len(keys)
         names += () if numbered else keys

@@ -74,7 +74,7 @@ class NpyFormat:
             npy.write_array_header_2_0(out, described) if len(str(described)) > 60_000 else npy.write_array_header_1_0(
                 out, described
             )
-            for _, block in blocks(dataset, BLOCK_BYTES):
+            for _, block in blocks(stored, BLOCK_BYTES):
                 options.meter.advance(out.write(block.tobytes()))
 
 

@@ -54,13 +54,13 @@ class ParquetFormat:
     def save(self, stored: Stored, path: Path, options: Options) -> None:
         """A row for each sample; a column for each field, or for each number in the sample."""
         arrow = _arrow()
-        dataset, fields = exported(stored, self.name)
+        fields = exported(stored, self.name)
         try:
             schema = arrow.schema([(name, _arrow_type(arrow, kind)) for name, kind in fields])
         except (arrow.ArrowException, NotImplementedError) as error:
             raise Unsupported(f"{stored.name} has no {self.name} form: {error}") from error
         with import_module("pyarrow.parquet").ParquetWriter(path, schema) as writer:
-            for columns, nbytes in column_blocks(dataset, fields):
+            for columns, nbytes in column_blocks(stored, fields):
                 arrays = [_arrow_array(arrow, columns[name], schema.field(name).type) for name, _ in fields]
                 writer.write_batch(arrow.record_batch(arrays, schema=schema))
                 options.meter.advance(nbytes)

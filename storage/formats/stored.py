@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -65,6 +66,20 @@ class Stored:
             path = (*self.path, name)
             yield name, Stored(self._session, path, entry)
 
+    def lookup(self) -> Callable[[str], Array] | None:
+        """A quick way to a committed dataset's samples by key; None where something may be staged."""
+        tree, schema = self._session.tree, self.entry.schema
+        if not isinstance(tree, Snapshot) or schema is None:
+            return None
+        root, suffix = self.entry.root, schema.suffix
+
+        def found(key: str) -> Array:
+            """The sample of that key."""
+            _, entry = tree.locate(root, key.encode() + suffix)
+            return array_from(tree.payload(entry), schema, entry.attributes)
+
+        return found
+
     def child(self, name: bytes) -> Stored | None:
         """What has that name in a directory, None where nothing has."""
         try:
@@ -84,27 +99,26 @@ def row_keys(dataset: DatasetDataReader) -> range | None:
     return range(count) if highest == count - 1 or count == 0 else None
 
 
-def ordered(dataset: DatasetDataReader) -> Iterator[tuple[str, Array]]:
-    """Keys and samples: numbered ones by number, others in the order of their keys' bytes."""
-    numbers = row_keys(dataset)
-    if numbers is None:
-        yield from dataset.pairs()
-        return
-    for number in numbers:
-        yield str(number), dataset[number]
+def blocks(stored: Stored, nbytes: int) -> Iterator[tuple[list[str], Array]]:
+    """The samples of a dataset of fixed shape as stacked arrays of about `nbytes` bytes, with their keys.
 
-
-def blocks(dataset: DatasetDataReader, nbytes: int) -> Iterator[tuple[list[str], Array]]:
-    """Samples of one shape as stacked arrays of about `nbytes` bytes, with their keys, in the order of `ordered`."""
+    Numbered samples come by number, others in the order of their keys' bytes.
+    """
+    dataset = stored.dataset
+    assert dataset is not None
     shape, dtype = dataset.shape, dataset.dtype
     size = max(1, nbytes // max(1, dtype.itemsize * int(np.prod(shape, dtype=np.int64))))
-    keys: list[str] = []
-    block = np.empty((size, *shape), dtype)
-    for key, array in ordered(dataset):
-        block[len(keys)] = array
-        keys.append(key)
-        if len(keys) == size:
-            yield keys, block
-            keys, block = [], np.empty((size, *shape), dtype)
-    if keys:
-        yield keys, block[: len(keys)]
+    numbers = row_keys(dataset)
+    samples = dataset.pairs() if numbers is None else _numbered(stored, dataset, numbers)
+    while batch := list(islice(samples, size)):
+        block = np.empty((len(batch), *shape), dtype)
+        for number, (_, array) in enumerate(batch):
+            block[number] = array
+        yield [key for key, _ in batch], block
+
+
+def _numbered(stored: Stored, dataset: DatasetDataReader, numbers: range) -> Iterator[tuple[str, Array]]:
+    found = stored.lookup()
+    for number in numbers:
+        key = str(number)
+        yield key, dataset[key] if found is None else found(key)

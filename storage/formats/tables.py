@@ -56,11 +56,11 @@ class CsvFormat:
 
     def save(self, stored: Stored, path: Path, options: Options) -> None:
         """A row for each sample; a column for each field, or for each number in the sample."""
-        dataset, fields = exported(stored, self.name)
+        fields = exported(stored, self.name)
         with open(path, "x", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, delimiter=_DELIMITERS.get(path.suffix.lower(), ","), lineterminator="\n")
             writer.writerow([name for name, kind in fields for name in _wide(name, kind)])
-            for columns, nbytes in column_blocks(dataset, fields):
+            for columns, nbytes in column_blocks(stored, fields):
                 cells: list[Sequence[str]] = []
                 for name, _ in fields:
                     cells += _cells(columns[name])

@@ -1,15 +1,14 @@
 """Building the map of a directory from rows that come in any order and any number, in bounded memory.
 
-Rows are collected, sorted and laid down as sorted runs, each a map of its own: a batch that comes behind the last
-key of a run extends it, any other one begins a new run. Where several runs are left at the end they are merged,
-one leaf of each in memory. Rows that come in order are written once, others at most twice. What is written are
-nodes that nothing refers to: work that is cut short leaves the repository as it was.
+Rows are collected, sorted and laid down as runs, each a map of its own: a batch goes into a run that has few rows
+between its first and its last, or begins a new one. Where several runs are left at the end they are merged, one
+leaf of each in memory. Rows that come in order, be it that of numbers, are written once, others about twice. What
+is written are nodes that nothing refers to: work that is cut short leaves the repository as it was.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
@@ -33,9 +32,8 @@ _OVERHEAD = 200  # what a waiting row costs beside its bytes
 
 @dataclass(slots=True)
 class _Run:
-    """A map whose last key is known."""
+    """A map of some of the rows."""
 
-    last: bytes
     root: Digest
     sums: Sums
 
@@ -86,7 +84,7 @@ class MapBuilder:
             load = self._objects.node
             rows = merge(*(read.rows(load, run.root) for run in self._runs), key=itemgetter(0))
             root, sums = apply_edits(self._objects, EMPTY, ((key, (head, value)) for key, head, value in _once(rows)))
-            self._runs = [_Run(b"", root, sums)]
+            self._runs = [_Run(root, sums)]
         return self._runs[0].root, self._runs[0].sums
 
     def _wait(self, nbytes: int) -> None:
@@ -109,13 +107,24 @@ class MapBuilder:
             return
         rows.sort(key=itemgetter(0))
         edits: list[Edit] = [(key, (head, value)) for key, head, value in _once(rows)]
-        # The runs' last keys ascend: each batch goes where it leaves the most room for later ones.
-        at = bisect_left(self._runs, edits[0][0], key=lambda run: run.last) - 1
-        run = self._runs.pop(at) if at >= 0 else _Run(b"", EMPTY, NO_SUMS)
+        run = self._run_for(edits)
         root, sums, fresh = edit(self._objects.node, run.root, edits)
+        if sums.count != run.sums.count + len(edits):
+            taken = next(name for name, _ in edits if read.get(self._objects.node, run.root, name) is not None)
+            raise _twice(taken)
         self._objects.put_nodes(fresh)
-        last = edits[-1][0]
-        self._runs.insert(bisect_left(self._runs, last, key=lambda run: run.last), _Run(last, root, sums))
+        run.root, run.sums = root, sums
+
+    def _run_for(self, edits: Sequence[Edit]) -> _Run:
+        """The run that these rows disturb the least; a new one where they would take apart more than they bring."""
+        load = self._objects.node
+        first, last = edits[0][0], edits[-1][0]
+        between = [read.rank(load, run.root, last) - read.rank(load, run.root, first) for run in self._runs]
+        least = min(between, default=0)
+        if not self._runs or 2 * least > len(edits):
+            self._runs.append(_Run(EMPTY, NO_SUMS))
+            return self._runs[-1]
+        return self._runs[between.index(least)]
 
 
 def apply_edits(objects: Objects, root: Digest, edits: Iterable[Edit]) -> tuple[Digest, Sums]:
@@ -140,6 +149,10 @@ def _once(rows: Iterable[LeafRow]) -> Iterator[LeafRow]:
     last = b""
     for row in rows:
         if row[0] == last:
-            raise Exists(f"the name {path_text((last,))} comes twice: each entry of a directory needs one of its own")
+            raise _twice(last)
         last = row[0]
         yield row
+
+
+def _twice(name: bytes) -> Exists:
+    return Exists(f"the name {path_text((name,))} comes twice: each entry of a directory needs one of its own")
