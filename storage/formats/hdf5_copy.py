@@ -10,11 +10,22 @@ import numpy as np
 
 from storage.errors import InvalidInput
 
+TEXTS = 4096
+"""Rows of text read at a time."""
+
+LONGEST_TEXT = 4096
+"""Text whose longest piece has more bytes stays in the side file: rows have room for the longest."""
+
 
 def is_rows(dataset: h5py.Dataset) -> bool:
     """Whether a dataset's rows are arrays: of numbers, structures or text of one length."""
     dtype = dataset.dtype
     return bool(dataset.shape) and not dtype.hasobject and dtype.subdtype is None
+
+
+def is_text(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset's rows are text of varying length, which become text as long as the longest."""
+    return bool(dataset.shape) and h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.hasobject
 
 
 def bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -35,38 +46,52 @@ def bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-def emptied(file: h5py.File) -> list[str]:
-    """The full names of all datasets whose rows are kept elsewhere."""
-    found: list[str] = []
-
-    def look(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and is_rows(item):
-            found.append(f"/{name}")
-
-    file.visititems(look)
+def emptied(file: h5py.File) -> dict[int, list[str]]:
+    """The datasets of a side file whose rows are kept elsewhere: all names of each, by address."""
+    found: dict[int, list[str]] = {}
+    waiting, seen = [file["/"]], {address(file["/"])}
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            here = address(item)
+            if isinstance(item, h5py.Dataset) and (is_rows(item) or (is_text(item) and not item.id.get_storage_size())):
+                found.setdefault(here, []).append(f"{group.name.rstrip('/')}/{name}")
+            elif isinstance(item, h5py.Group) and here not in seen:
+                seen.add(here)
+                waiting.append(item)
     return found
 
 
-def remade(
-    old: h5py.Dataset, group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> h5py.Dataset:
-    """A dataset of another shape or dtype in the place of `old`, with its attributes and, if it has them, its chunks."""
-    same = bare(old.dtype) == dtype and len(old.shape) == len(shape)
-    if same and all(most is None or n <= most for n, most in zip(shape, old.maxshape, strict=True)) and old.chunks:
+def address(item: h5py.HLObject) -> int:
+    """Where in its file an object lies."""
+    return int(h5py.h5o.get_info(item.id).addr)
+
+
+def remade(old: h5py.Dataset, names: list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A dataset of another shape or dtype in the place of `old`, under all its names, with its attributes and chunks."""
+    same = (bare(old.dtype) == dtype or is_text(old)) and len(old.shape) == len(shape)
+    if same and old.chunks and all(most is None or n <= most for n, most in zip(shape, old.maxshape, strict=True)):
         old.resize(shape)
         return old
-    chunked = old.chunks is not None and len(old.chunks) == len(shape)
-    settings = (
-        {"chunks": old.chunks, "compression": old.compression, "compression_opts": old.compression_opts}
-        if chunked
-        else {}
-    )
-    # A dataset that nothing leads to yet, so that the attributes are copied before the old one goes.
-    new = h5py.Dataset(group.file.create_dataset(None, shape, dtype, **settings).id)
+    settings: dict[str, Any] = {}
+    if old.chunks is not None and len(old.chunks) == len(shape):
+        settings = {
+            "chunks": old.chunks,
+            "compression": old.compression,
+            "compression_opts": old.compression_opts,
+            "shuffle": old.shuffle,
+        }
+    file = old.file
+    # Nothing leads to the new one yet, so that the attributes are copied before the old one goes.
+    new = file.create_dataset(None, shape, old.dtype if same else dtype, **settings)
     for key in old.attrs:
         _copy_plain(old, new, key)
-    del group[name]
-    group[name] = new
+    for name in names:
+        del file[name]
+        file[name] = new
     return new
 
 
@@ -86,7 +111,7 @@ class Copier:
         self._note(self._source)
         self._attributes(self._source, self._target)
         # A list instead of recursion: groups may be nested deeper than Python's stack.
-        waiting = [self._source[name] for name in ("/",)]
+        waiting = [self._source["/"]]
         while waiting:
             group = waiting.pop()
             for name in group:
@@ -131,9 +156,9 @@ class Copier:
             return item
         if isinstance(item, h5py.Dataset):
             self._require_own(item)
-            if is_rows(item):
+            if is_rows(item) or (is_text(item) and longest_text(item) <= LONGEST_TEXT):
                 self._attributes(item, self._empty(item, target, name))
-                return None if _are_names(group, name) else item
+                return item
             if _refers(item.dtype):
                 self._attributes(item, self._empty(item, target, name))
                 self._pointers.append(full)
@@ -195,8 +220,13 @@ class Copier:
         return flat.reshape(values.shape)
 
 
-def _are_names(group: h5py.Group, name: str) -> bool:
-    return False if not name.endswith(".keys") else name[: -len(".keys")] in group
+def longest_text(dataset: h5py.Dataset) -> int:
+    """The bytes of the longest text in a dataset, at least 1. Reads it once, in blocks."""
+    longest = 1
+    for first in range(0, dataset.shape[0], TEXTS):
+        block = dataset[first : first + TEXTS]
+        longest = max(longest, max(map(len, block.reshape(-1)), default=0))
+    return longest
 
 
 def _refers(dtype: np.dtype[Any]) -> bool:

@@ -29,9 +29,8 @@ class ParquetFormat:
     suffixes = (".parquet", ".pq")
 
     def weigh(self, path: Path, options: Options) -> int:
-        """The rows of the file, which stand for its bytes: what they take unpacked is not known."""
-        with _opened(path) as file:
-            return int(file.metadata.num_rows)
+        """The file's size."""
+        return path.stat().st_size
 
     def load(self, path: Path, options: Options) -> Iterator[Item]:
         """One sample a row; or, by column, one array a column."""
@@ -42,7 +41,8 @@ class ParquetFormat:
             with _opened(path) as file:
                 fields = [(field.name, *_kind(file, field, where)) for field in file.schema_arrow]
                 dtype = row_type(fields, options, where)
-                batches = _batches(file, dtype, options, where)
+                weight = path.stat().st_size / max(1, file.metadata.num_rows)
+                batches = _batches(file, dtype, options, where, weight)
                 if options.by == "column":
                     count = file.metadata.num_rows
                     yield from columns_as_samples(batches, dtype, count, natural_file(path), where)
@@ -117,7 +117,7 @@ def _longest(file: Any, column: str, measure: str) -> int:
 
 
 def _batches(
-    file: Any, dtype: np.dtype[Any], options: Options, where: str
+    file: Any, dtype: np.dtype[Any], options: Options, where: str, weight: float
 ) -> Iterator[tuple[Array, Sequence[str] | None]]:
     first = 1
     for batch in file.iter_batches(ROWS):
@@ -132,7 +132,7 @@ def _batches(
             else:
                 out[field.name] = _values(column, dtype[field.name])
         yield out, keys
-        options.meter.advance(batch.num_rows)
+        options.meter.advance(int(batch.num_rows * weight))
         first += batch.num_rows
 
 

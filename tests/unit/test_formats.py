@@ -291,6 +291,10 @@ def h5_zoo(path):
         file["none"] = np.empty((0, 4), np.int16)
         file["fixed_text"] = np.array([b"one", b"three"])
         file["text"] = ["one", "three ß"]
+        file.create_dataset("words", (3, 2), h5py.string_dtype("ascii"))[1] = ["a", "b c"]
+        file["long_text"] = ["x" * 5000, "y"]
+        file["a_link"] = file["text"]
+        file["text"].attrs["language"] = "en"
         file["single"] = 3.5
         file["null"] = h5py.Empty("i8")
         file["complex"] = np.array([1 + 2j])
@@ -315,6 +319,8 @@ def test_everything_in_an_hdf5_file_comes_back(co, tmp_path):
     assert co.datasets["zoo/images"].shape == (8, 9, 3)
     assert co.datasets["zoo/both"][0]["t"] == b"ab"
     assert len(co.datasets["zoo/none"]) == 0
+    assert co.datasets["zoo/a_link"][1].item().decode() == "three ß"
+    assert "zoo/text" not in co.datasets and "zoo/long_text" not in co.datasets
     co.export("zoo", tmp_path / "back.h5")
     assert h5_content(tmp_path / "back.h5") == h5_content(path)
     before = co.commit("a zoo")
@@ -335,6 +341,30 @@ def test_any_array_comes_back_from_an_hdf5_file(co, tmp_path, array):
     with h5py.File(folder / "back.h5") as file:
         assert file["x"].dtype == array.dtype
         assert np.array_equal(file["x"][...], array, equal_nan=True)
+
+
+def test_all_names_of_a_dataset_lead_to_what_it_has_become(co, tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["z"] = np.arange(3)
+        file["b/y"] = file["x"] = file["kept"] = file["z"]
+        file["gone"] = np.arange(4)
+        file["b/gone"] = file["gone"]
+        file["words"] = ["a", "bb"]
+        file["words.keys"] = ["same", "same"]  # nothing of ours
+    co.import_files(tmp_path / "x.h5", dataset="x")
+    names = [name for name in co.datasets if len(co.datasets[name]) == 3]
+    assert len(names) == 1
+    co.datasets[names[0]]["3"] = np.array(3)
+    gone = next(name for name in co.datasets if len(co.datasets[name]) == 4 and "gone" in name)
+    del co.datasets[gone]
+    co.datasets["x/words"]["2"] = np.array(b"c", "S2")
+    co.export("x", tmp_path / "back.h5")
+    with h5py.File(tmp_path / "back.h5") as file:
+        for name in ("x", "z", "b/y", "kept"):
+            assert np.array_equal(file[name], np.arange(4))
+        assert file["x"] == file["z"] and "gone" not in file and "gone" not in file["b"]
+        assert list(file["words"].asstr()) == ["a", "bb", "c"]
+        assert h5py.check_string_dtype(file["words"].dtype).length is None
 
 
 def test_an_export_has_what_changed_since_the_import(co, tmp_path):
