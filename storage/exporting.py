@@ -38,7 +38,8 @@ def export_tree(
     if not force:
         _require_free(target)
     options = Options(meter=meter or Silent())
-    options.meter.start(stored.entry.size)
+    # What is staged in a directory is not counted: the meter shows no end then.
+    options.meter.start(0 if stored.entry.kind is Kind.STAGED else stored.entry.size)
     temporary = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(6)}{target.suffix}")
     try:
         chosen.save(stored, temporary, options)

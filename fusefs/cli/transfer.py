@@ -38,8 +38,8 @@ class Bar:
         self._bar = bar
 
     def start(self, total: int) -> None:
-        """So many bytes will be done."""
-        self._bar.total = total
+        """So many bytes will be done; 0 where that is not known."""
+        self._bar.total = total or None
         self._bar.refresh()
 
     def advance(self, nbytes: int) -> None:

@@ -36,7 +36,7 @@ class Meter(Protocol):
     """Is told how far the work has come. What it raises ends the work, with nothing staged and nothing exported."""
 
     def start(self, total: int) -> None:
-        """So many bytes will be done."""
+        """So many bytes will be done; 0 where that is not known."""
 
     def advance(self, nbytes: int) -> None:
         """So many bytes more have been done."""

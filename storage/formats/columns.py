@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from storage.errors import InvalidInput, Unsupported
 from storage.formats.base import BLOCK_BYTES, FileSource, Item, Options, Samples, Silent, Stored
 from storage.formats.npy import require_fixed
-from storage.formats.stored import blocks, row_keys
+from storage.formats.stored import blocks, row_keys, sample_size
 from storage.model.samples import Array
 
 KEY = "key"
@@ -100,7 +100,9 @@ def exported(stored: Stored, name: str) -> list[tuple[str, Any]]:
 
 
 def column_blocks(stored: Stored, fields: Sequence[tuple[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Some rows at a time, as one array for each column; and how many bytes they have."""
+    """Some rows at a time, as one array for each column; and how many bytes the samples have."""
+    dataset = stored.dataset
+    assert dataset is not None
     for keys, block in blocks(stored, BLOCK_BYTES):
         columns: dict[str, Any] = {}
         flat = block if block.dtype.names else block.reshape(len(block), -1)
@@ -113,4 +115,4 @@ def column_blocks(stored: Stored, fields: Sequence[tuple[str, Any]]) -> Iterator
             else:
                 columns[name] = flat[:, number]
                 number += 1
-        yield columns, block.nbytes
+        yield columns, sample_size(dataset) * len(keys)

@@ -25,7 +25,7 @@ from storage.errors import ArborError, InvalidInput, Unsupported
 from storage.formats.base import BLOCK_BYTES, File, FileSource, Item, Options, Samples, Silent, Stored, regular_file
 from storage.formats.hdf5_copy import TEXTS, Copier, address, bare, emptied, is_rows, is_text, longest_text, remade
 from storage.formats.npy import require_by, require_fixed
-from storage.formats.stored import blocks, row_keys
+from storage.formats.stored import blocks, row_keys, sample_size
 from storage.formats.tree import save_file
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key, path_text
@@ -136,9 +136,9 @@ def _rows(dataset: h5py.Dataset, where: str, options: Options) -> Iterator[Item]
 
 def _step(dataset: h5py.Dataset) -> int:
     """How many rows are read at a time."""
-    nbytes = int(dataset.dtype.itemsize) * math.prod(dataset.shape[1:])
+    nbytes: int = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
     step = max(1, BLOCK_BYTES // max(1, nbytes))
-    rows = int(dataset.chunks[0]) if dataset.chunks else 1
+    rows: int = int(dataset.chunks[0]) if dataset.chunks else 1
     return -(-step // rows) * rows if rows * nbytes <= _CHUNK_MAX else step
 
 
@@ -185,7 +185,7 @@ def _fill(stored: Stored, group: h5py.Group, name: str, stale: dict[int, list[st
         target[first : first + len(keys)] = block.astype(object) if is_text(target) else block
         first += len(keys)
         names += () if numbered else keys
-        options.meter.advance(block.nbytes)
+        options.meter.advance(sample_size(dataset) * len(keys))
     if not numbered:
         if name + KEYS in group:
             del group[name + KEYS]

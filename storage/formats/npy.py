@@ -29,7 +29,7 @@ from storage.formats.base import (
     natural_file,
     regular_file,
 )
-from storage.formats.stored import blocks
+from storage.formats.stored import blocks, sample_size
 from storage.formats.tree import save_file
 from storage.model.names import check_key
 from storage.model.records import Kind
@@ -74,8 +74,9 @@ class NpyFormat:
             npy.write_array_header_2_0(out, described) if len(str(described)) > 60_000 else npy.write_array_header_1_0(
                 out, described
             )
-            for _, block in blocks(stored, BLOCK_BYTES):
-                options.meter.advance(out.write(block.tobytes()))
+            for keys, block in blocks(stored, BLOCK_BYTES):
+                out.write(block.tobytes())
+                options.meter.advance(sample_size(dataset) * len(keys))
 
 
 class NpzFormat:

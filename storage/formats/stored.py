@@ -11,7 +11,7 @@ from storage.dataset_reader import DatasetDataReader
 from storage.errors import NotFound
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind
-from storage.model.samples import Array, array_from
+from storage.model.samples import Array, array_from, canonical_header
 from storage.session import Session
 from storage.snapshot import Snapshot
 from storage.stores.contents import Content
@@ -97,6 +97,12 @@ def row_keys(dataset: DatasetDataReader) -> range | None:
         count += 1
         highest = max(highest, int(key))
     return range(count) if highest == count - 1 or count == 0 else None
+
+
+def sample_size(dataset: DatasetDataReader) -> int:
+    """The bytes of a sample's file form, in a dataset of fixed shape: what entries count, and meters are told."""
+    nbytes = dataset.dtype.itemsize * int(np.prod(dataset.shape, dtype=np.int64))
+    return len(canonical_header(dataset.schema.dtype, dataset.shape)) + nbytes
 
 
 def blocks(stored: Stored, nbytes: int) -> Iterator[tuple[list[str], Array]]:

@@ -1,5 +1,7 @@
 """What is imported while a branch is mounted shows there at once."""
 
+import os
+
 import numpy as np
 
 from tests.conftest import arborfs
@@ -33,3 +35,18 @@ def test_a_file_that_is_open_in_the_mount_outlives_an_import(repository, mounted
         file.write("ended after")
     assert (mount.main / "x" / "note").read_text() == "begun before, ended after"
     assert {path.name for path in (mount.main / "x").iterdir()} == {"a.npy", "b.npy", "note"}
+
+
+def test_who_stands_in_a_directory_sees_what_is_imported_into_it(repository, mounted, tmp_path):
+    mount = mounted(repository)
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    np.save(tmp_path / "b.npy", np.ones(3))
+    arborfs("-C", repository, "import", tmp_path / "a.npy", "x")
+    place = os.open(mount.main / "x", os.O_RDONLY)
+    try:
+        assert os.listdir(place) == ["a.npy"]
+        arborfs("-C", repository, "import", tmp_path / "b.npy", "x")
+        assert sorted(os.listdir(mount.main / "x")) == ["a.npy", "b.npy"]
+        assert sorted(os.listdir(f"/proc/self/fd/{place}")) == ["a.npy", "b.npy"]
+    finally:
+        os.close(place)
