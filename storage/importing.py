@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,26 +54,46 @@ def import_files(
     meter: Meter | None = None,
 ) -> ImportReport:
     """Import files and directories into `dataset`, as one change: see `WriterCheckout.import_files`."""
-    target = dataset_path(dataset)
     options = Options(by, key, variable_shape, meter or Silent())
     inputs = [(Path(path), _format(Path(path), format)) for path in paths]
     if meter is not None:
         meter.start(sum(chosen.weigh(file, options) for path, chosen in inputs for file, _ in _files(path, chosen)))
+    skipped: list[Path] = []
+    items = _items(inputs, options, skipped.append)
+    report = import_items(tree, items, dataset, overwrite=overwrite, variable_shape=variable_shape)
+    report.skipped = len(skipped)
+    return report
+
+
+def import_items(
+    tree: WorkingTree, items: Iterable[Item], dataset: str, *, overwrite: bool = False, variable_shape: bool = False
+) -> ImportReport:
+    """Import what `items` gives into `dataset`, as one change; what it raises ends the import, with nothing staged.
+
+    InvalidName, SchemaMismatch, Unsupported, naming what is to blame; Exists where a name is taken, unless `overwrite`;
+    Conflict where others change the dataset again and again.
+    """
+    target = dataset_path(dataset)
     old, _ = tree.folded(target)
     if old is not None and not old.is_directory:
         raise NotADirectory(f"{dataset} is there already, and is a file")
-    stamp = time.time_ns()
-    planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=stamp)
+    planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=time.time_ns())
     taker = _Taker(planting, ImportReport(dataset), overwrite)
-    for path, chosen in inputs:
-        for file, prefix in _files(path, chosen, taker.skip):
-            try:
-                for item in chosen.load(file, options):
-                    taker.take(_below(item, prefix))
-            except (InvalidName, SchemaMismatch, Unsupported) as error:
-                raise _located(error, str(file)) from error.__cause__
+    for item in items:
+        taker.take(item)
     _plant(tree, target, planting.finish(), overwrite)
     return taker.report
+
+
+def _items(inputs: Sequence[tuple[Path, Format]], options: Options, skip: Callable[[Path], None]) -> Iterator[Item]:
+    """What is in all inputs. Errors of a format name the file."""
+    for path, chosen in inputs:
+        for file, prefix in _files(path, chosen, skip):
+            try:
+                for item in chosen.load(file, options):
+                    yield _below(item, prefix)
+            except (InvalidName, SchemaMismatch, Unsupported) as error:
+                raise _located(error, str(file)) from error.__cause__
 
 
 def _format(path: Path, name: str) -> Format:
@@ -85,7 +105,9 @@ def _format(path: Path, name: str) -> Format:
     return TREE if path.is_dir() else registry.for_suffix(path)
 
 
-def _files(path: Path, chosen: Format, skip: Callable[[], None] = lambda: None) -> Iterator[tuple[Path, TreePath]]:
+def _files(
+    path: Path, chosen: Format, skip: Callable[[Path], None] = lambda _: None
+) -> Iterator[tuple[Path, TreePath]]:
     """The files of a format: the one at `path`, or all below that directory, each with the directories it is in."""
     if chosen is TREE or not path.is_dir():
         yield path, ()
@@ -99,7 +121,7 @@ def _files(path: Path, chosen: Format, skip: Callable[[], None] = lambda: None) 
         elif here.suffix.lower() in chosen.suffixes and not here.is_symlink():
             yield here, ()
         else:
-            skip()
+            skip(here)
 
 
 def _below(item: Item, prefix: TreePath) -> Item:
@@ -118,10 +140,6 @@ class _Taker:
         self._planting = planting
         self._overwrite = overwrite
         self._numbered: dict[TreePath, int] = {}
-
-    def skip(self) -> None:
-        """A file was none of the format's."""
-        self.report.skipped += 1
 
     def take(self, item: Item) -> None:
         """Take one item. InvalidName, SchemaMismatch, Unsupported: with the file that is to blame."""
@@ -171,10 +189,17 @@ class _Taker:
 
     def _keys(self, item: Samples, directory: Planting, count: int) -> Sequence[str]:
         if item.keys is not None:
-            return [check_key(key) for key in item.keys]
+            return [_checked(key, item, number) for number, key in enumerate(item.keys)]
         first = self._numbered.get(item.dataset, 0 if self._overwrite else directory.samples)
         self._numbered[item.dataset] = first + count
         return list(map(str, range(first, first + count)))
+
+
+def _checked(key: str, item: Samples, number: int) -> str:
+    try:
+        return check_key(key)
+    except InvalidName as error:
+        raise _located(error, item.place(number)) from None
 
 
 def _located(error: ArborError, where: str) -> ArborError:

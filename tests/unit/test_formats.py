@@ -541,6 +541,8 @@ def test_keys_from_a_column(co, tmp_path):
     assert (tmp_path / "back.csv").read_text() == "key,age\nada,36\ngrace,85\n"
     with pytest.raises(InvalidInput, match="no column 'name'"):
         co.import_files(path, dataset="y", key="name")
+    with pytest.raises(InvalidName, match=r"z\.csv, row 2.*`a/b`"):
+        co.import_files(table(tmp_path / "z.csv", "who,age\nada,36\na/b,37\n"), dataset="y", key="who")
     with pytest.raises(Exists, match="comes twice"):
         co.import_files(table(tmp_path / "y.csv", "who,age\nada,36\nada,37\n"), dataset="y", key="who")
 
