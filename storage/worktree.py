@@ -15,6 +15,7 @@ from storage.disk.index import GENERATION, Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
     Conflict,
+    Corrupt,
     Exists,
     InvalidName,
     IsADirectory,
@@ -43,7 +44,7 @@ from storage.stores.contents import (
 from storage.stores.objects import Objects
 from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree.node import EMPTY
-from storage.working import WorkingReader, staged_id
+from storage.working import TRIES, WorkingReader, staged_id
 
 
 class WorkingTree(WorkingReader):
@@ -373,6 +374,16 @@ class WorkingTree(WorkingReader):
 
         The tree stays as it is. The number says as of when, for `graft`. NotADirectory on the way to it.
         """
+        for attempt in range(TRIES):
+            try:
+                return self._folded(path)
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _folded(self, path: Path) -> tuple[Entry | None, int]:
         parent, name = split(path)
         with self._p.index.read() as txn:
             since = self._p.index.number(txn, GENERATION)

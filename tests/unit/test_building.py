@@ -72,3 +72,12 @@ def test_contents_of_any_size_read_back(engine, size, start, wrapped):
     assert bytes(tree.content(entry).read(0, size)) == data[start:]
     # As a commit would keep it: nothing but short values in leaves.
     assert len(entry.value) <= INLINE_MAX
+
+
+@QUICK
+@given(names=st.sets(st.binary(min_size=1, max_size=3), max_size=200), key=st.binary(min_size=1, max_size=4))
+def test_a_rank_counts_the_keys_before(engine, names, key):
+    rows = [(name, HEAD, bytes(300)) for name in sorted(names)]
+    root, _ = apply_edits(engine.objects, EMPTY, [(name, (head, value)) for name, head, value in rows])
+    for each in (key, *sorted(names)[::17]):
+        assert read.rank(engine.objects.node, root, each) == sum(name < each for name in names)

@@ -605,6 +605,13 @@ def test_parquet_of_many_kinds(co, tmp_path):
         co.import_files(tmp_path / "cut.parquet", dataset="y")
 
 
+def test_parquet_without_pyarrow_says_what_to_install(co, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "x.parquet").touch()
+    with pytest.raises(Unsupported, match=r"arborfs\[parquet\]"):
+        co.import_files(tmp_path / "x.parquet", dataset="x")
+
+
 # --- images ---------------------------------------------------------------------------------------------------
 
 
