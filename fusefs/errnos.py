@@ -28,6 +28,7 @@ ERRNOS: dict[type[BaseException], int] = {
     NoXattrs: errno.ENOTSUP,
     errors.InvalidName: errno.EINVAL,
     errors.SchemaMismatch: errno.EINVAL,
+    errors.InvalidInput: errno.EINVAL,
     errors.Unsupported: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +12,9 @@ from storage.datasets import Datasets
 from storage.diffing import Differ, WriterDiffer
 from storage.engine import Engine
 from storage.errors import NotFound, NothingToCommit, UnknownRevision
+from storage.exporting import export_tree
+from storage.formats.base import By, Meter
+from storage.importing import ImportReport, import_files
 from storage.metadata import Metadata
 from storage.model.digest import Digest, hexed
 from storage.restoring import restore
@@ -35,6 +40,24 @@ class Checkout:
         """The metadata, as a dict of str to str. Closed after `close`."""
         self._session.require_open()
         return self._metadata
+
+    def export(
+        self,
+        path: str,
+        destination: str | os.PathLike[str],
+        *,
+        format: str = "",
+        force: bool = False,
+        meter: Meter | None = None,
+    ) -> Path:
+        """Write a dataset, sample, file or directory (empty: everything) to a file or directory, and return that.
+
+        The destination's ending says the format: `.npy`, `.npz`, `.h5`, `.csv`, `.parquet`, images; none means files as
+        they look in a mount. `format` names another. It appears whole or not at all. Exists (a FileExistsError) where
+        there is something, unless `force`; KeyError where there is no `path`; ValueError for what the format cannot hold.
+        """
+        parts = tuple(os.fsencode(part) for part in path.split("/") if part)
+        return export_tree(self._session, parts, destination, format=format, force=force, meter=meter)
 
     @property
     def is_open(self) -> bool:
@@ -180,6 +203,41 @@ class WriterCheckout(Checkout):
             return self._engine.resolve(text)
         except NotFound as error:
             raise UnknownRevision(f"No commit exists with the hash: {text}") from error
+
+    def import_files(
+        self,
+        *paths: str | os.PathLike[str],
+        dataset: str,
+        format: str = "",
+        by: By = "",
+        key: str = "",
+        overwrite: bool = False,
+        variable_shape: bool = False,
+        meter: Meter | None = None,
+    ) -> ImportReport:
+        """Import files and directories into `dataset`, which is made if need be: all of it is staged, or nothing.
+
+        The ending of a file says its format, or `format` names it: `npy`, `npz`, `hdf5`, `image`, `csv`, `parquet`, `tree`
+        (files as they are; the usual for directories) or a plug-in. Of a directory given with another format, the
+        files of that format below it are taken, those in subdirectories into datasets below. `by` says what becomes one
+        sample: a `file`, a `row` or a `column`. Samples are named after files, by the column `key`, or numbered on.
+
+        ValueError, naming file and row, for what cannot be read or does not fit; FileExistsError where a name is taken
+        by something else, unless `overwrite`. Samples of a new dataset have one shape, unless `variable_shape`. Memory
+        stays bounded, whatever the size. An error or interrupt leaves the branch as it was.
+        """
+        self._session.flush()
+        return import_files(
+            self._session.working_tree,
+            paths,
+            dataset,
+            format=format,
+            by=by,
+            key=key,
+            overwrite=overwrite,
+            variable_shape=variable_shape,
+            meter=meter,
+        )
 
     def flush(self) -> None:
         """Stage what open batches hold, and make everything staged so far survive power loss."""

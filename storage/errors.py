@@ -73,6 +73,14 @@ class InvalidSample(SchemaMismatch):
     """A file that is not a whole, safe sample: truncated, forged, or holding pickled objects."""
 
 
+class InvalidInput(Usage, ValueError):
+    """A file outside of the repository that is not what its name says: damaged, forged, or of a kind not taken."""
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
 class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 

@@ -44,7 +44,8 @@ from storage.tree.node import EMPTY
 
 PAGE = 512
 """Entries read in one transaction while a directory is listed."""
-_TRIES = 5
+TRIES = 5
+"""So often what another process may have moved is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class WorkingReader:
         if not path:
             raise IsADirectory("the root of a branch is a directory")
         parts = self._p
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             with parts.index.read() as txn:
                 where = self._where(txn, path[:-1])
                 entry = self._find(txn, where, path[-1])
@@ -91,7 +92,7 @@ class WorkingReader:
                 return entry, open_content(parts.objects, entry, parts.staging.value(entry.value), where.schema)
             except Corrupt:
                 # The journal went between the two steps because its rows were committed: the next look finds them there.
-                if attempt == _TRIES - 1:
+                if attempt == TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 

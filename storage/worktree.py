@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from storage.disk.index import GENERATION, number_key
+from storage.disk.index import GENERATION, Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
+    Conflict,
     Corrupt,
     Exists,
     InvalidName,
@@ -43,9 +44,10 @@ from storage.stores.contents import (
     store_payload,
     stored_entry,
 )
-from storage.stores.staging import STAGED_ID, LeafRow, Where
+from storage.stores.objects import Objects
+from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree.node import EMPTY
-from storage.working import WorkingReader, staged_id
+from storage.working import TRIES, WorkingReader, staged_id
 
 
 class WorkingTree(WorkingReader):
@@ -423,6 +425,71 @@ class WorkingTree(WorkingReader):
         attributes = Attributes(shape=array.shape) if schema.variable else PLAIN
         return Entry(Kind.SAMPLE, size, time.time_ns() if mtime is None else mtime, attributes, flags, value)
 
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes go: for those who build a directory that `graft` puts into the tree."""
+        return self._p.objects
+
+    def folded(self, path: Path) -> tuple[Entry | None, int]:
+        """The entry at `path`, None where there is none, with what is staged below it stored as a commit would store it.
+
+        The tree stays as it is. The number says as of when, for `graft`. NotADirectory on the way to it.
+        """
+        for attempt in range(TRIES):
+            try:
+                return self._folded(path)
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _folded(self, path: Path) -> tuple[Entry | None, int]:
+        parent, name = split(path)
+        with self._p.index.read() as txn:
+            since = self._p.index.number(txn, GENERATION)
+            try:
+                where = self._where(txn, parent)
+            except NotFound:
+                return None, since
+            row = self._p.staging.row(txn, where.staged, name) if where.staged is not None else None
+            if row is None or row.kind is not Kind.STAGED:
+                return self._find(txn, where, name), since
+            entry, fresh = self._p.committer.fold_staged(txn, row)
+        self._p.objects.put_nodes(fresh)
+        return entry, since
+
+    def graft(self, path: Path, entry: Entry, since: int) -> None:
+        """Put a directory that is stored in full in place of what is at `path`, as one row.
+
+        Conflict, and nothing is changed, where something at `path`, below it or above it changed after `since`. What
+        `entry` leads to survives power loss before it can be seen. NotFound if the directory around it is not there.
+        """
+        parent, name = split(path)
+        self._p.log.sync()
+        with self._change() as change:
+            if self._touched(change.txn, path, since):
+                raise Conflict(
+                    f"{path_text(path)} on branch {self.branch!r}", "what it was", "changes by somebody else"
+                )
+            directory = change.directory(parent)
+            found = change.find(directory, name)
+            if found is not None:
+                change.drop(found)
+            assert isinstance(entry.value, bytes)
+            change.put(directory, name, encode_head(entry), entry.value, new=found is None)
+            change.structural = True
+
+    def _touched(self, txn: Txn, path: Path, since: int) -> bool:
+        """Whether anybody changed what is at `path`, below it or above it after that generation; in doubt, yes."""
+        index = self._p.index
+        if index.number(txn, GENERATION) == since:
+            return False
+        rows = list(index.scan(txn, index.changes, b"", number_key(since)))
+        if not rows or int.from_bytes(rows[0][0], "big") != since + 1:
+            return True
+        return any(_concerns(value, self.branch, path) for _, value in rows)
+
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
@@ -455,6 +522,19 @@ class ContentSource:
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """`size` bytes from `offset`, fewer only at the end."""
         return self.content.read(offset, size)
+
+
+def _concerns(change: bytes, branch: str, path: Path) -> bool:
+    """Whether a row of the table of changes may tell of something at `path`, below it or above it."""
+    for changed, place, names in decode_change(change):
+        here = tuple(place)
+        if changed not in ("", branch):
+            continue
+        if here[: len(path)] == path:
+            return True
+        if path[: len(here)] == here and (names is None or path[len(here)] in names):
+            return True
+    return False
 
 
 def split(path: Path) -> tuple[Path, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import back, care, diff, doctor, history, init, log, mounting, oplog, refs, show, stats
+from fusefs.cli import back, care, diff, doctor, history, init, log, mounting, oplog, refs, show, stats, transfer
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -90,6 +90,8 @@ for command in (
     back.restore,
     oplog.undo,
     oplog.op,
+    transfer.import_,
+    transfer.export,
     doctor.doctor,
     care.verify,
     care.rebuild,

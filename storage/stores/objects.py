@@ -215,11 +215,11 @@ class Objects:
         place, _, codec, _ = _parsed(row)
         return Delta.decode(self._segments.read_object(place, digest)) if codec == Codec.DELTA else None
 
-    def put_chunks(self, many: Sequence[bytes]) -> list[Digest]:
-        """Store many small chunks and return their digests, in order."""
+    def put_chunks(self, many: Sequence[bytes], itemsize: int = 1) -> list[Digest]:
+        """Store many small chunks of numbers of `itemsize` bytes and return their digests, in order."""
         objects = [(blake(data), data) for data in many]
         for first in range(0, len(objects), 256):
-            self._put(RecordKind.CHUNK, objects[first : first + 256])
+            self._put(RecordKind.CHUNK, objects[first : first + 256], itemsize)
         return [digest for digest, _ in objects]
 
     def put_chunk_list(self, data: bytes) -> Digest:

@@ -273,3 +273,12 @@ def note_change(
     if generation > KEPT_CHANGES:
         txn.delete(number_key(generation - KEPT_CHANGES), db=index.changes)
     return generation
+
+
+def decode_change(row: bytes) -> list[tuple[str, list[bytes], list[bytes] | None]]:
+    """The changes that `note_change` noted in a row: branch (empty: any), path, names (None: many)."""
+    _, changes = _change_decoder.decode(row)
+    return changes
+
+
+_change_decoder = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]])

@@ -182,6 +182,12 @@ class Committer:
             )
         return digest
 
+    def fold_staged(self, txn: Txn, row: Row) -> tuple[Entry, list[tuple[Digest, bytes]]]:
+        """What a commit would make of the staged directory that `row` leads to: its entry, and the nodes to store."""
+        folded = Folded(EMPTY_ROOT, EMPTY_ROOT, 0)
+        head, value = self._fold_child(txn, row, folded)
+        return decode_entry(head, value), folded.fresh
+
     def fold(self, txn: Txn, ref: BranchRef) -> Folded:
         """A branch's working tree as committed nodes. Nothing but chunks is stored yet: `fresh` is to be."""
         before = root_of(self._objects, ref.tip)
