@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -313,3 +315,9 @@ def test_the_commands(repository, rows, tmp_path):
         ).returncode
         == 2
     )
+
+
+def test_no_command_waits_for_libraries_that_it_does_not_need():
+    script = "import sys, storage, fusefs.cli; print({'PIL', 'tqdm', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
