@@ -114,3 +114,42 @@ def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> b
         seen.update(fresh)
         todo.extend(fresh)
     return False
+
+
+_OURS, _THEIRS, _BEHIND = 1, 2, 4
+
+
+def merge_bases(load: Callable[[Digest], Commit], ours: Digest, theirs: Digest) -> list[Digest]:
+    """The best common ancestors: those from which no other common ancestor comes. Sorted, empty without any.
+
+    A commit counts as its own ancestor. The graph alone decides; times only choose which commit is looked at next, so
+    that in most histories no more is read than what lies between the two and where they part.
+    """
+    marks = {ours: _OURS}
+    marks[theirs] = marks.get(theirs, 0) | _THEIRS
+    queue = [(-load(digest).time, digest) for digest in marks]
+    heapq.heapify(queue)
+    open_ends = set(marks)
+    common = set()
+    while open_ends:
+        _, digest = heapq.heappop(queue)
+        open_ends.discard(digest)
+        mark = marks[digest]
+        if mark & _OURS and mark & _THEIRS:
+            common.add(digest)
+            mark |= _BEHIND
+        for parent in load(digest).parents:
+            before = marks.get(parent, 0)
+            if before | mark == before:
+                continue
+            marks[parent] = before | mark
+            heapq.heappush(queue, (-load(parent).time, parent))
+            if marks[parent] & _BEHIND:
+                open_ends.discard(parent)
+            else:
+                open_ends.add(parent)
+    best = sorted(digest for digest in common if not marks[digest] & _BEHIND)
+    if len(best) == 1:
+        return best
+    # Where clocks were wrong, an ancestor of another one may not have been reached from it yet.
+    return [one for one in best if not any(other != one and is_ancestor(load, one, other) for other in best)]
