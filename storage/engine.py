@@ -26,6 +26,7 @@ from storage.errors import (
     RepositoryExists,
 )
 from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
+from storage.merging import Merging
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
@@ -34,9 +35,10 @@ from storage.model.records import Author, Commit, Fence, encode_head
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
 from storage.stores.log import Log, failed_segments
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.recovery import RebuildReport
-from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
+from storage.stores.refs import BRANCH, HEAD, MERGE, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
 from storage.stores.revisions import Operation, Revisions
 from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
@@ -82,6 +84,7 @@ class Engine:
         self._history = Revisions(index, self._segments, self._refs, self.objects)
         self._writers = WriterLocks(index, self._refs)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
+        merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         self._parts = Parts(
             index,
             self._log,
@@ -89,6 +92,7 @@ class Engine:
             self._refs,
             self._staging,
             committer,
+            merger,
             self._origin,
             self.author,
         )
@@ -193,6 +197,10 @@ class Engine:
                 tree = self._trees[branch] = WorkingTree(self._parts, branch)
             return tree
 
+    def merging(self, branch: str) -> Merging:
+        """Merging into a branch, and the merge of it that is under way. NotFound."""
+        return Merging(self._parts, self.working_tree(branch))
+
     def diff(self, old: Digest | None, new: Digest) -> Iterator[Difference]:
         """What differs between two commits (None: nothing), by path."""
         before = root_of(self.objects, old).root
@@ -290,6 +298,7 @@ class Engine:
             updates = [(BRANCH + old, ref.encode(), b""), (BRANCH + new, b"", ref.encode())]
             if self._refs.head(txn) == old:
                 updates.append((HEAD, old.encode(), new.encode()))
+            updates += self._merge_moved(txn, old, new)
             self._change_refs(txn, f"branch renamed: {old} to {new}", updates)
         with self._lock:
             self._trees.pop(old, None)
@@ -306,11 +315,18 @@ class Engine:
                 raise BranchInUse(f"{name!r} is the default branch: make another one the default first")
             if not force and not self._is_merged(txn, name, ref.tip):
                 raise NotMerged(f"branch {name!r} has commits that no other branch or tag holds")
-            self._change_refs(
-                txn, f"branch removed: {name}", [(BRANCH + name, ref.encode(), b"")], dropped=[(name, ref.root_id)]
-            )
+            updates = [(BRANCH + name, ref.encode(), b""), *self._merge_moved(txn, name, "")]
+            self._change_refs(txn, f"branch removed: {name}", updates, dropped=[(name, ref.root_id)])
         with self._lock:
             self._trees.pop(name, None)
+
+    def _merge_moved(self, txn: Txn, old: str, new: str) -> list[tuple[str, bytes, bytes]]:
+        """What becomes of a merge under way on a branch that is renamed, or removed (no new name)."""
+        under_way = self._refs.raw(txn, MERGE + old)
+        if not under_way:
+            return []
+        moved = [(MERGE + new, self._refs.raw(txn, MERGE + new), under_way)] if new else []
+        return [(MERGE + old, under_way, b""), *moved]
 
     def _is_merged(self, txn: Txn, name: str, tip: Digest | None) -> bool:
         if tip is None:

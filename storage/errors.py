@@ -13,6 +13,9 @@ right thing. The first line of a class docstring says what happened; instances c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ArborError(Exception):
     """Something arborfs refuses to do, or found to be wrong."""
@@ -121,6 +124,40 @@ class NothingToCommit(State, RuntimeError):
 
 class NotMerged(State, RuntimeError):
     """The branch has commits that no other branch or tag holds."""
+
+
+class StagedWork(State, RuntimeError):
+    """Something is staged on the branch that this call would mix with its own changes: commit or undo it first."""
+
+    def __init__(self, branch: str, paths: Sequence[str]) -> None:
+        named = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        super().__init__(f"branch {branch!r} has staged work that is not committed: {named or 'made just now'}")
+        self.branch = branch
+        self.paths = tuple(paths)
+
+
+class MergeConflict(State, ValueError):
+    """Both sides changed the same: nothing was merged. `conflicts` says what, with base, ours and theirs of each."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class MergeUnderWay(State, RuntimeError):
+    """A merge of the branch is not finished: resolve its conflicts and commit, or abort it."""
+
+
+class OpenConflicts(MergeUnderWay):
+    """Conflicts of the merge that is under way are not resolved yet. `conflicts` says which."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class NoMergeUnderWay(State, RuntimeError):
+    """No merge of the branch is under way."""
 
 
 class ReadOnly(State, PermissionError):

@@ -32,11 +32,14 @@ from storage.stores.contents import (
     same_contents,
 )
 from storage.stores.log import Log
+from storage.stores.merge_state import MergeState, read_state, require_resolved
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
 from storage.stores.transaction import Committer, root_of
 from storage.tree import read
+from storage.tree.diff import diff
 from storage.tree.node import EMPTY
 
 PAGE = 512
@@ -54,6 +57,7 @@ class Parts:
     refs: Refs
     staging: Staging
     committer: Committer
+    merger: Merger
     origin: bytes
     author: Author
 
@@ -225,22 +229,50 @@ class WorkingReader:
             row = next(staged, None)
 
     def status(self) -> list[StatusRow]:
-        """What differs from the tip, by path: a walk of staged rows only. A directory moved or removed whole is one row."""
+        """What differs from the tip, by path: a walk of staged rows only. A directory moved or removed whole is one row.
+
+        While a merge is under way, what it brought is among it.
+        """
         with self._p.index.read() as txn:
-            return sorted(self._differences(txn, self._where(txn, ()), ()), key=lambda row: row.path)
+            return sorted(self._staged_work(txn), key=lambda row: row.path)
 
     def is_dirty(self) -> bool:
-        """Whether anything differs from the tip."""
+        """Whether anything differs from the tip, or a merge is under way."""
         with self._p.index.read() as txn:
-            return next(self._differences(txn, self._where(txn, ()), ()), None) is not None
+            if self._merging(txn) is not None:
+                return True
+            return next(self._staged_work(txn), None) is not None
 
-    def _differences(self, txn: Txn, where: Where, path: Path) -> Iterator[StatusRow]:
+    def merging(self) -> MergeState | None:
+        """The merge that is under way on the branch, None where there is none."""
+        with self._p.index.read() as txn:
+            return self._merging(txn)
+
+    def require_resolved(self) -> None:
+        """OpenConflicts, naming them, while a merge is under way that has any."""
+        with self._p.index.read() as txn:
+            state = self._merging(txn)
+            if state is not None:
+                ref = self._p.refs.branch(txn, self.branch)
+                require_resolved(self._p.objects, self._p.staging, txn, ref, state)
+
+    def _merging(self, txn: Txn) -> MergeState | None:
+        ref = self._p.refs.branch(txn, self.branch)
+        return read_state(self._p.refs, self._p.staging, txn, self.branch, ref)
+
+    def _staged_work(self, txn: Txn) -> Iterator[StatusRow]:
+        tip = root_of(self._p.objects, self._p.refs.branch(txn, self.branch).tip)
+        return self._differences(txn, self._where(txn, ()), tip.root, ())
+
+    def _differences(self, txn: Txn, where: Where, tip: Digest, path: Path) -> Iterator[StatusRow]:
+        """What differs in a directory from `tip`, the root that the branch's tip has in its place."""
+        yield from self._brought(txn, where, tip, path)
         if where.staged is None:
             return
         for name, row in self._p.staging.rows(txn, where.staged):
-            before, here = self._base_entry(where.base, name), (*path, name)
+            before, here = self._base_entry(tip, name), (*path, name)
             if row.kind is Kind.STAGED:
-                yield from self._directory_differences(txn, row, before, here)
+                yield from self._directory_differences(txn, where, row, before, here)
             elif row.kind is Kind.REMOVED:
                 if before is not None:
                     yield StatusRow(here, "removed", before.kind)
@@ -249,15 +281,39 @@ class WorkingReader:
             elif (row.head, self._p.staging.value(row.value)) != (encode_head(before), before.value):
                 yield StatusRow(here, "changed", row.kind)
 
-    def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
+    def _brought(self, txn: Txn, where: Where, tip: Digest, path: Path) -> Iterator[StatusRow]:
+        """What the directory's base has otherwise than the tip and nothing is staged for: a merge under way brought it."""
+        for name, old, new in diff(self._p.objects.node, tip, where.base):
+            if where.staged is not None and self._p.staging.row(txn, where.staged, name) is not None:
+                continue
+            before, after = (None if stored is None else decode_entry(*stored) for stored in (old, new))
+            here, entry = (*path, name), after or before
+            assert entry is not None
+            both = before is not None and after is not None and before.is_directory and after.is_directory
+            if not both or (before and before.attributes) != entry.attributes:
+                change = "added" if before is None else "removed" if after is None else "changed"
+                yield StatusRow(here, change, entry.kind)
+            if both and before is not None:
+                yield from self._differences(txn, Where(None, entry.root, None), before.root, here)
+
+    def _directory_differences(
+        self, txn: Txn, where: Where, row: Row, before: Entry | None, path: Path
+    ) -> Iterator[StatusRow]:
         known = self._p.staging.directory(txn, row.staged_id)
         entry = decode_entry(row.head, row.value)
         base = known.base if known else EMPTY
+        based = self._base_entry(where.base, path[-1])
+        below = Where(row.staged_id, base, entry.schema)
         if before is None or before.kind is not Kind.DIRECTORY:
             yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
+        elif based is not None and based.kind is Kind.DIRECTORY and based.root == base:
+            if before.attributes != entry.attributes:
+                yield StatusRow(path, "changed", Kind.DIRECTORY)
+            yield from self._differences(txn, below, before.root, path)
+            return
         elif before.root != base or before.attributes != entry.attributes:
             yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, Where(row.staged_id, base, entry.schema), path)
+        yield from self._differences(txn, below, base, path)
 
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""

@@ -23,7 +23,7 @@ LAYERS = [
     ["storage.disk"],
     ["storage.stores"],
     ["storage.home"],
-    ["storage.snapshot", "storage.working", "storage.worktree"],
+    ["storage.snapshot", "storage.working", "storage.worktree", "storage.merging"],
     ["storage.engine"],
     ["storage.session"],
     ["storage.metadata"],

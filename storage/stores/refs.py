@@ -21,7 +21,7 @@ from storage.stores.log import Log
 from storage.stores.staging import StagedDirectory, Staging, apply_fence, drop_directory, note_change, put_directory
 from storage.tree.node import EMPTY
 
-BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
+BRANCH, TAG, HEAD, MERGE = "branch/", "tag/", "HEAD", "merge/"
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
 
@@ -159,6 +159,8 @@ def operation_place(data: bytes) -> Place:
 def _shown(name: str, value: bytes) -> str:
     if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
         return hexed(Digest(value[:DIGEST_SIZE]))
+    if name.startswith(MERGE) and value:
+        return "a merge under way"
     if name.startswith(TAG) and value:
         return hexed(Digest(decode_tag(value).digest))
     return value.decode("utf-8", "backslashreplace")

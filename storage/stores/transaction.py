@@ -12,7 +12,8 @@ A crash between any two steps leaves the branch as it was before or as it is aft
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,8 +38,9 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.log import END, Log
+from storage.stores.merge_state import read_state, require_resolved
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, BranchRef, Refs, change_refs
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
@@ -88,8 +90,7 @@ class Committer:
         """
         for attempt in range(ATTEMPTS):
             try:
-                # Commits take turns: each one's sync would otherwise let another win the race for the branch, again and again.
-                with alone(self._segments.folder.parent / "commit.lock"):
+                with self.turn():
                     digest = self._attempt(branch, message, author, metadata)
             except Conflict:
                 if attempt == ATTEMPTS - 1:
@@ -105,15 +106,26 @@ class Committer:
             return digest
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the commit lock: nobody else commits or merges meanwhile."""
+        # Commits take turns: each one's sync would otherwise let another win the race for the branch, again and again.
+        with alone(self._segments.folder.parent / "commit.lock"):
+            yield
+
     def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             before = self._objects.commit(ref.tip).root if ref.tip else EMPTY_ROOT
+            merging = read_state(self._refs, self._staging, txn, branch, ref)
+            if merging is not None:
+                require_resolved(self._objects, self._staging, txn, ref, merging)
             folded = self._fold_root(txn, ref, before)
-        if folded.root.value == before.value and folded.root.attributes == before.attributes:
+        unchanged = folded.root.value == before.value and folded.root.attributes == before.attributes
+        if unchanged and merging is None:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
         self._objects.put_nodes(folded.fresh)
-        parents = (ref.tip,) if ref.tip else ()
+        parents = merging.parents if merging is not None else (ref.tip,) if ref.tip else ()
         commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
         digest = self._objects.put_commit(commit)
         self._log.sync()
@@ -121,6 +133,8 @@ class Committer:
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = "commit: " + (message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            if merging is not None:
+                updates.append((MERGE + branch, merging.encode(), b""))
             txn.put(digest, number_key(commit.time), db=self._index.commits)
             change_refs(
                 self._index,

@@ -44,7 +44,9 @@ class Store:
         return directory_entry(root, totals.count, totals.samples, totals.size)
 
     def merge(self, bases: list[dict], ours: dict, theirs: dict) -> Merged:
-        merged = merge(self.load, [self.directory(base) for base in bases], self.directory(ours), self.directory(theirs))
+        merged = merge(
+            self.load, [self.directory(base) for base in bases], self.directory(ours), self.directory(theirs)
+        )
         self.nodes |= dict(merged.fresh)
         return merged
 
