@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, stats
+from fusefs.cli import care, doctor, history, init, merging, mounting, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -83,6 +83,10 @@ for command in (
     history.log,
     history.commit,
     show.show,
+    merging.merge,
+    merging.resolve,
+    merging.revert,
+    merging.cherry_pick,
     refs.branch,
     refs.tag,
     doctor.doctor,

@@ -14,7 +14,7 @@ from fusefs.cli.location import Location
 from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, shown, size_text
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
-from storage.model.names import Path, path_text
+from storage.model.names import Path, path_text, split_path
 from storage.model.records import Entry, Kind, Schema
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference
@@ -53,8 +53,7 @@ def show(location: Location, object_: str, every: bool, as_json: bool) -> None:
         if parts["path"] is None:
             _show_commit(engine, digest, every, as_json)
         else:
-            path = tuple(name for name in parts["path"].encode("utf-8", "surrogateescape").split(b"/") if name)
-            _show_entry(engine, engine.snapshot(digest), path, as_json)
+            _show_entry(engine, engine.snapshot(digest), split_path(parts["path"]), as_json)
 
 
 def _show_commit(engine: Engine, digest: Digest, every: bool, as_json: bool) -> None:

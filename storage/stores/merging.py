@@ -341,11 +341,6 @@ class Merger:
 
     # A merge under way
 
-    def state(self, branch: str) -> MergeState | None:
-        """The merge under way on a branch, None where there is none. NotFound without such a branch."""
-        with self._index.read() as txn:
-            return read_state(self._refs, txn, branch, self._refs.branch(txn, branch))
-
     def conflicts(self, branch: str) -> list[tuple[Path, str]]:
         """The open conflicts of the merge under way, path and word; none where no merge is."""
         with self._index.read() as txn:

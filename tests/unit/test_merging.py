@@ -245,7 +245,7 @@ CASES = [
 IDS = [case[0].__name__ for case in CASES]
 
 
-@pytest.mark.parametrize(("prepare", "path", "kind"), CASES, ids=IDS)
+@pytest.mark.parametrize("prepare, path, kind", CASES, ids=IDS)
 def test_conflicts_are_typed_and_change_nothing(two, prepare, path, kind):
     prepare(two)
     put(two.dev, "d/theirs", "by dev")
@@ -268,7 +268,7 @@ def test_conflicts_are_typed_and_change_nothing(two, prepare, path, kind):
 
 
 @pytest.mark.parametrize("choice", ["ours", "theirs", "delete"])
-@pytest.mark.parametrize(("prepare", "path", "kind"), CASES, ids=IDS)
+@pytest.mark.parametrize("prepare, path, kind", CASES, ids=IDS)
 def test_resolving_each_conflict_each_way(two, prepare, path, kind, choice):
     prepare(two)
     put(two.dev, "d/theirs", "by dev")
