@@ -304,7 +304,18 @@ class Operations(pyfuse3.Operations):
             return
         job = handle.submit()
         if job is not None:
+            seen = self._view.engine.generation()
             await self._lanes.change(job)
+            await self._catch_up(seen)
+
+    async def _catch_up(self, seen: int) -> None:
+        """Let the kernel hear of what a command changed in the tree before whoever gave it goes on."""
+        _, changes = self._view.engine.changes(seen)
+        if changes is None or changes:
+            for notice in self._view.rechecked(changes):
+                if notice.ino:
+                    self._notifier.send(notice)
+            await self._lanes.read(self._notifier.settle)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:

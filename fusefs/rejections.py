@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from storage.errors import NotFound
+from storage.errors import ArborError, NotFound
 from storage.model.names import Path as TreePath
 from storage.model.names import path_text
 
@@ -52,6 +53,15 @@ class Rejections:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ERRORS).open("a", encoding="utf-8") as out:
             out.write(json.dumps(record) + "\n")
+
+    @contextmanager
+    def noting(self, path: TreePath) -> Iterator[None]:
+        """Remember why the body was refused, if it is."""
+        try:
+            yield
+        except ArborError as error:
+            self.note(path, str(error))
+            raise
 
     def errors(self) -> list[Rejection]:
         """The last refusals, oldest first."""

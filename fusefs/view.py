@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from fusefs.buffers import Room
+from fusefs.conflicts import merging_control
 from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.frozen import Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
@@ -60,7 +61,8 @@ class View:
         tree = self.engine.working_tree(name)
         root_id = self.engine.root_ids().get(name, 0)
         branch = Branch(name, tree, root_id, self._owner, self._when, self._room, Rejections(folder))
-        branch.control = branch_control(self.engine, branch, self.statistics.report)
+        merging = merging_control(self.engine, branch, self.snapshots)
+        branch.control = branch_control(self.engine, branch, self.statistics.report, merging)
         return WorkingDirectory(branch, None, b"", None)
 
     def fixed(self) -> Iterable[Node]:

@@ -117,12 +117,16 @@ class Merging:
         """The merge that is not finished, None where there is none."""
         return self._tree.merging()
 
+    def open(self) -> list[tuple[Path, str]]:
+        """The paths of the conflicts that are still open, each with the word for what happened; none without a merge."""
+        return self._p.merger.conflicts(self.branch)
+
     def conflicts(self) -> list[Conflict]:
         """The conflicts that are still open, by path; none where no merge is under way."""
         state = self._tree.merging()
         if state is None:
             return []
-        return [self._conflict(state, path, word) for path, word in self._p.merger.conflicts(self.branch)]
+        return [self._conflict(state, path, word) for path, word in self.open()]
 
     def _conflict(self, state: MergeState, path: Path, word: str) -> Conflict:
         sides = [self.side(state, side, path) for side in ("base", "ours", "theirs")]
@@ -160,7 +164,7 @@ class Merging:
         else:
             self._tree.put_entry(path, found[1] if found is not None else None)
         # What can be seen from what is staged need not be said: it also stays true when that is undone.
-        if path in [open_path for open_path, _ in self._p.merger.conflicts(self.branch)]:
+        if path in [unsettled for unsettled, _ in self.open()]:
             self._p.merger.settle(self.branch, [path], self._p.author)
 
     def abort(self) -> None:

@@ -215,10 +215,12 @@ class TestControl:
         assert ".arborfs" not in os.listdir(mount.main)
         names = [
             "commit",
+            "conflicts",
             "errors",
             "errors.json",
             "log",
             "log.json",
+            "merge",
             "rejected",
             "stats.json",
             "status",
