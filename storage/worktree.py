@@ -364,7 +364,8 @@ class WorkingTree(WorkingReader):
     def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:
             staged = change.directory(directory)
-            change.put_many(staged, rows)
+            # In a merge, writing what is there says that it is right.
+            change.put_many(staged, rows, again=self._merging(change.txn) is not None)
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""

@@ -98,6 +98,16 @@ class Script:
         self.engine.create_tag(name, digest)
         self.promise.tags[name] = digest
 
+    def merge(self, name: str, brought: str) -> None:
+        """Merge a branch whose only new entry is `brought` into main; all else is in conflict and stays."""
+        tip = self.engine.branches()[name]
+        assert tip is not None
+        self.change(
+            lambda t: t.update({("main", brought): t[name, brought]}),
+            lambda: self.engine.merging("main").merge(tip, leave_open=True),
+        )
+        self.promise.safe = len(self.promise.trees) - 1
+
     def branch(self, name: str) -> None:
         """From the tip of main, when nothing is staged there."""
         tree = self.promise.trees[-1]
@@ -111,7 +121,7 @@ class Script:
 
 
 def run(script: Script, rng: random.Random) -> None:
-    """Everything that changes a repository: small and large files, several commits, branches, tags."""
+    """Everything that changes a repository: small and large files, several commits, branches, tags, a merge."""
     script.make("d")
     script.put("d/small", b"one")
     script.put("large", rng.randbytes(400_000))
@@ -137,6 +147,11 @@ def run(script: Script, rng: random.Random) -> None:
         if number % 3 == 2:
             script.sync()
     script.put("middling", rng.randbytes(50_000))
+    script.commit()
+    script.put("brought", rng.randbytes(5_000), "other")
+    script.commit("other")
+    script.merge("other", "brought")
+    script.put("d/small", b"resolved")
     script.commit()
     script.remove("large")
     script.put("last", b"staged and never synced")
@@ -173,6 +188,8 @@ def check(path: Path, promise: Promise, told: str) -> None:
         for name, digest in promise.tags.items():
             assert engine.tags()[name] == digest, told
         assert verify(engine) == [], told
+        for conflict in engine.merging("main").conflicts():
+            engine.merging("main").resolve(conflict.path, "ours")
         work = engine.working_tree("main")
         work.put_file((b"after",), BytesSource(b"the power came back"))
         digest = work.commit("after")

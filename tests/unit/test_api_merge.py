@@ -134,6 +134,21 @@ def test_resolving_in_a_checkout(repo):
     assert {key: value[0] for key, value in reader.datasets["images"].items()} == {"0": 0, "1": 12, "2": 22, "4": 44}
 
 
+def test_writing_ours_again_resolves(repo):
+    changed(repo, "main", k1=10, k2=20)
+    changed(repo, "testbranch", k1=11, k2=22)
+    with repo.checkout(write=True) as co:
+        images = co.datasets["images"]
+        co.merge("m", "testbranch", leave_open=True)
+        images["1"] = ONE + 10
+        assert [conflict.path[-1] for conflict in co.conflicts] == [b"2.npy"]
+        with images:
+            images["2"] = images["2"]
+        assert co.conflicts == []
+        co.commit("ours in all")
+        assert [images[key][0] for key in "12"] == [10, 20]
+
+
 def test_aborting_in_a_checkout(repo):
     changed(repo, "main", k1=10)
     changed(repo, "testbranch", k1=11, k4=44)
