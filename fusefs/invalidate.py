@@ -90,7 +90,7 @@ async def watch(view: View, notifier: Notifier) -> None:
             await _changed(bell)
             seen, changes = view.engine.changes(seen)
             if changes is None or changes:
-                await _send(view.rechecked(changes), notifier)
+                await tell(view.rechecked(changes), notifier)
             await trio.sleep(INTERVAL)
     finally:
         if bell is not None:
@@ -107,7 +107,8 @@ async def _changed(bell: int | None) -> None:
     drain(bell)
 
 
-async def _send(notices: Iterator[Notice], notifier: Notifier) -> None:
+async def tell(notices: Iterator[Notice], notifier: Notifier) -> None:
+    """Send notices as they are made; other requests get a turn in between."""
     for count, notice in enumerate(notices, 1):
         if notice.ino:
             notifier.send(notice)

@@ -24,7 +24,7 @@ from pyfuse3 import (
 
 from fusefs.errnos import boundary
 from fusefs.handles import Handle, HandleTable, Listing
-from fusefs.invalidate import Notifier
+from fusefs.invalidate import Notifier, tell
 from fusefs.lanes import Lanes
 from fusefs.layout import BLOCK, Stat, kept_time
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
@@ -312,9 +312,7 @@ class Operations(pyfuse3.Operations):
         """Let the kernel hear of what a command changed in the tree before whoever gave it goes on."""
         _, changes = self._view.engine.changes(seen)
         if changes is None or changes:
-            for notice in self._view.rechecked(changes):
-                if notice.ino:
-                    self._notifier.send(notice)
+            await tell(self._view.rechecked(changes), self._notifier)
             await self._lanes.read(self._notifier.settle)
 
     @handler

@@ -11,7 +11,7 @@ from storage.model.names import Path, path_text
 from storage.model.records import Author, Entry
 from storage.snapshot import Snapshot
 from storage.stores.merge_state import MergeState
-from storage.stores.merging import MergeResult, Outcome
+from storage.stores.merging import MergeResult, Outcome, Request
 from storage.tree.merge import CONFLICTS, AttributesChanged, Conflict
 from storage.working import Parts
 from storage.worktree import WorkingTree
@@ -47,15 +47,7 @@ class Merging:
     ) -> MergeResult:
         """Merge the commit `theirs`, called `name` in texts. A branch that is behind it moves there without a commit."""
         name = name or theirs.hex()[:16]
-        return self._p.merger.merge(
-            self.branch,
-            theirs,
-            name,
-            message or f"merge {name}",
-            self._author(author),
-            self._staged,
-            leave_open=leave_open,
-        )
+        return self._p.merger.merge(self._request(name, message or f"merge {name}", author, leave_open), theirs)
 
     def revert(
         self,
@@ -67,18 +59,9 @@ class Merging:
         leave_open: bool = False,
     ) -> MergeResult:
         """Take back what a commit changed, as a new commit. Of a merge, against its parent number `parent`, from 1."""
-        first = self._title(commit)
+        first = (self._p.objects.commit(commit).message.splitlines() or [""])[0]
         message = message or f"revert: {first}\n\nThis takes back commit {commit.hex()}."
-        return self._p.merger.revert(
-            self.branch,
-            commit,
-            commit.hex()[:16],
-            message,
-            self._author(author),
-            self._staged,
-            parent=parent,
-            leave_open=leave_open,
-        )
+        return self._p.merger.revert(self._request(commit.hex()[:16], message, author, leave_open), commit, parent)
 
     def cherry_pick(
         self,
@@ -91,22 +74,11 @@ class Merging:
     ) -> MergeResult:
         """Make the changes of another commit here, as a new commit with its message and author unless others are given."""
         record = self._p.objects.commit(commit)
-        return self._p.merger.cherry_pick(
-            self.branch,
-            commit,
-            commit.hex()[:16],
-            message or record.message,
-            author or record.author,
-            self._staged,
-            parent=parent,
-            leave_open=leave_open,
-        )
+        request = self._request(commit.hex()[:16], message or record.message, author or record.author, leave_open)
+        return self._p.merger.cherry_pick(request, commit, parent)
 
-    def _author(self, author: Author | None) -> Author:
-        return author or self._p.author
-
-    def _title(self, commit: Digest) -> str:
-        return (self._p.objects.commit(commit).message.splitlines() or [""])[0]
+    def _request(self, theirs: str, message: str, author: Author | None, leave_open: bool) -> Request:
+        return Request(self.branch, theirs, message, author or self._p.author, self._staged, leave_open)
 
     def _staged(self) -> Sequence[Path]:
         return [row.path for row in self._tree.status()]
@@ -165,8 +137,8 @@ class Merging:
             self._tree.put_entry(path, found[1] if found is not None else None)
         # What can be seen from what is staged need not be said: it also stays true when that is undone.
         if path in [unsettled for unsettled, _ in self.open()]:
-            self._p.merger.settle(self.branch, [path], self._p.author)
+            self._p.merger.settle(self.branch, path, self._p.author)
 
     def abort(self) -> None:
         """Give the merge that is under way up: the working tree is the tip again, nothing is staged. NoMergeUnderWay."""
-        self._p.merger.abort(self.branch, self._p.author)
+        self._p.merger.abort(self.branch, self._p.author, self._staged)

@@ -11,7 +11,7 @@ A crash between any two steps leaves the branch as it was before or as it is aft
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,25 +33,15 @@ from storage.errors import (
 from storage.model.digest import Digest
 from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
-from storage.model.records import Author, Commit, Entry, Fence, Kind, decode_entry, encode_head
-from storage.stores.changes import MANY_NAMES
+from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
 from storage.stores.merge_state import MergeState, open_conflicts, read_state
+from storage.stores.moving import Mover, Update, by_directory, changed_names, fence_on
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
-from storage.stores.staging import Staging, note_change
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs
+from storage.stores.staging import Staging
 from storage.stores.transaction import Committer, root_of
-from storage.tree.diff import diff
-from storage.tree.merge import Conflict, merge
-from storage.tree.node import Load
-
-NOBODY = b""
-"""The origin of changes that every process must look at, also the one that made them: they came from no file written."""
-MANY_DIRECTORIES = 1000
-
-Staged = Callable[[], Sequence[Path]]
-"""The paths that are staged on a branch."""
-Noted = tuple[str, list[bytes], list[bytes] | None]
+from storage.tree.merge import Conflict, Merged, merge
 
 
 class Outcome(StrEnum):
@@ -73,26 +63,49 @@ class MergeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """Who merges into which branch. `theirs` is what people call what is merged; `staged` gives the staged paths.
+
+    With `leave_open`, conflicts leave the merge under way instead of refusing it.
+    """
+
+    branch: str
+    theirs: str
+    message: str
+    author: Author
+    staged: Callable[[], Sequence[Path]]
+    leave_open: bool = False
+
+    def require_clean(self) -> None:
+        """StagedWork, which names it, while anything is staged."""
+        found = self.staged()
+        if found:
+            raise StagedWork(self.branch, [path_text(path) for path in found])
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """What is merged: the tree of `side` (None: the empty one), changed since `bases`, and the commit's second parent."""
 
     what: str
-    theirs: str
     bases: tuple[Digest, ...]
     side: Digest | None
-    parent: Digest | None
-    message: str
-    author: Author
+    parent: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """The branch as it was found: its ref, the stored bytes of a merge under way, and the last sequence number by then."""
+    """The branch as it was found: its ref, the bytes of a merge that no longer holds, and the last sequence number by then."""
 
-    branch: str
     ref: BranchRef
     stale: bytes
     upto: int
+
+    def moved(self, branch: str, commit: Digest) -> list[Update]:
+        """What moves the branch to a commit."""
+        moved = BranchRef(commit, self.ref.root_id).encode()
+        ended = [(MERGE + branch, self.stale, b"")] if self.stale else []
+        return [(BRANCH + branch, self.ref.encode(), moved), *ended]
 
 
 class Merger:
@@ -114,178 +127,127 @@ class Merger:
         self._refs = refs
         self._staging = staging
         self._committer = committer
-        self._origin = origin
+        self._mover = Mover(index, log, staging, origin)
 
     # Beginning
 
-    def merge(
-        self,
-        branch: str,
-        theirs: Digest,
-        name: str,
-        message: str,
-        author: Author,
-        staged: Staged,
-        *,
-        leave_open: bool = False,
-    ) -> MergeResult:
-        """Merge the commit `theirs`, which people call `name`, into `branch`; durable when it returns.
+    def merge(self, request: Request, theirs: Digest) -> MergeResult:
+        """Merge the commit `theirs` into the branch; durable when it returns.
 
         Where the tip is an ancestor of it, the branch moves there and no commit is made. MergeConflict when both sides
-        changed the same, and nothing has happened; with `leave_open` the merge is then under way, with everything else
-        merged in the working tree. StagedWork, MergeUnderWay, Conflict.
+        changed the same, and nothing has happened; or the merge is under way then, with everything else merged in the
+        working tree. StagedWork, MergeUnderWay, Conflict.
         """
-        self._objects.commit(theirs)
+        after = self._objects.commit(theirs).root
         with self._committer.turn():
-            start = self._start(branch, staged)
+            start = self._start(request)
             tip = start.ref.tip
             bases = merge_bases(self._objects.commit, tip, theirs) if tip else []
             if theirs in bases:
                 return MergeResult(Outcome.ALREADY, tip)
             if tip is None or tip in bases:
-                root = self._objects.commit(theirs).root
-                self._move(start, BranchRef(theirs, start.ref.root_id), root, f"merge: {name}", author, staged)
+                updates = start.moved(request.branch, theirs)
+                self._publish(request, start, f"merge: {request.theirs}", updates, after)
                 result = MergeResult(Outcome.FAST_FORWARD, theirs)
             else:
-                plan = _Plan("merge", name, tuple(bases), theirs, theirs, message, author)
-                result = self._combine(start, plan, staged, leave_open=leave_open)
+                result = self._combine(request, start, _Plan("merge", tuple(bases), theirs, theirs))
         self._tidy()
         return result
 
-    def revert(
-        self,
-        branch: str,
-        commit: Digest,
-        name: str,
-        message: str,
-        author: Author,
-        staged: Staged,
-        *,
-        parent: int | None = None,
-        leave_open: bool = False,
-    ) -> MergeResult:
-        """Take back on `branch` what `commit` changed, as a new commit. Of a merge, against its parent number `parent`.
+    def revert(self, request: Request, commit: Digest, parent: int | None = None) -> MergeResult:
+        """Take back what `commit` changed, as a new commit. Of a merge, against its parent number `parent`.
 
         Conflicts and errors as of merge; Unsupported for a merge without `parent`, NotFound where it has no such parent.
         """
-        before = self._parent(commit, parent)
-        return self._transplant(
-            _Plan("revert", name, (commit,), before, None, message, author), branch, staged, leave_open=leave_open
-        )
+        return self._transplant(request, _Plan("revert", (commit,), self._parent(commit, parent)))
 
-    def cherry_pick(
-        self,
-        branch: str,
-        commit: Digest,
-        name: str,
-        message: str,
-        author: Author,
-        staged: Staged,
-        *,
-        parent: int | None = None,
-        leave_open: bool = False,
-    ) -> MergeResult:
-        """Make on `branch` the changes that `commit` made, as a new commit. As revert in everything else."""
+    def cherry_pick(self, request: Request, commit: Digest, parent: int | None = None) -> MergeResult:
+        """Make the changes that `commit` made, as a new commit. As revert in everything else."""
         before = self._parent(commit, parent)
-        bases = (before,) if before else ()
-        return self._transplant(
-            _Plan("cherry-pick", name, bases, commit, None, message, author), branch, staged, leave_open=leave_open
-        )
+        return self._transplant(request, _Plan("cherry-pick", (before,) if before else (), commit))
 
-    def _transplant(self, plan: _Plan, branch: str, staged: Staged, *, leave_open: bool) -> MergeResult:
+    def _transplant(self, request: Request, plan: _Plan) -> MergeResult:
         with self._committer.turn():
-            result = self._combine(self._start(branch, staged), plan, staged, leave_open=leave_open)
+            result = self._combine(request, self._start(request), plan)
         self._tidy()
         return result
 
     def _parent(self, commit: Digest, number: int | None) -> Digest | None:
-        parents = self._objects.commit(commit).parents
+        parents, shown = self._objects.commit(commit).parents, commit.hex()[:16]
         if number is None and len(parents) > 1:
-            raise Unsupported(
-                f"commit {commit.hex()[:16]} is a merge: say against which of its parents, 1 is its own past"
-            )
+            raise Unsupported(f"commit {shown} is a merge: say against which of its parents, 1 is its own past")
         if number is not None and not 1 <= number <= len(parents):
-            raise NotFound(f"commit {commit.hex()[:16]} has no parent {number}")
+            raise NotFound(f"commit {shown} has no parent {number}")
         return parents[(number or 1) - 1] if parents else None
 
-    def _start(self, branch: str, staged: Staged) -> _Start:
+    def _start(self, request: Request) -> _Start:
+        branch = request.branch
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             state = read_state(self._refs, self._staging, txn, branch, ref)
-            start = _Start(branch, ref, self._refs.raw(txn, MERGE + branch), self._index.number(txn, b"sequence"))
+            start = _Start(ref, self._refs.raw(txn, MERGE + branch), self._index.number(txn, b"sequence"))
         if state is not None:
             raise MergeUnderWay(
                 f"the {state.what} of {state.theirs} on branch {branch!r} is not finished: "
                 "resolve its conflicts and commit, or abort it"
             )
-        _require_clean(branch, staged)
+        request.require_clean()
         return start
 
     # Carrying out
 
-    def _combine(self, start: _Start, plan: _Plan, staged: Staged, *, leave_open: bool) -> MergeResult:
-        load, ours = self._objects.node, root_of(self._objects, start.ref.tip)
-        theirs = root_of(self._objects, plan.side)
-        merged = merge(load, [self._objects.commit(base).root for base in plan.bases], ours, theirs)
-        if merged.conflicts and not leave_open:
+    def _combine(self, request: Request, start: _Start, plan: _Plan) -> MergeResult:
+        objects, tip = self._objects, start.ref.tip
+        ours, bases = root_of(objects, tip), [objects.commit(base).root for base in plan.bases]
+        merged = merge(objects.node, bases, ours, root_of(objects, plan.side))
+        if merged.conflicts and not request.leave_open:
             named = ", ".join(map(str, merged.conflicts[:5]))
             more = f" and {len(merged.conflicts) - 5} more" if len(merged.conflicts) > 5 else ""
             raise MergeConflict(f"{plan.what.capitalize()} ABORTED with conflict: {named}{more}", merged.conflicts)
         if plan.parent is None and not merged.conflicts and merged.root == ours:
-            return MergeResult(Outcome.ALREADY, start.ref.tip)
-        self._objects.put_nodes(merged.fresh)
+            return MergeResult(Outcome.ALREADY, tip)
+        objects.put_nodes(merged.fresh)
         if merged.conflicts:
-            self._log.sync()
-            self._open(start, plan, merged.root, merged.conflicts, staged)
-            return MergeResult(Outcome.UNDER_WAY, start.ref.tip, tuple(merged.conflicts))
-        parents = tuple(parent for parent in (start.ref.tip, plan.parent) if parent is not None)
-        commit = Commit(merged.root, parents, plan.author, time.time_ns(), plan.message)
-        digest = self._objects.put_commit(commit)
-        self._log.sync()
-        ref = BranchRef(digest, start.ref.root_id)
-        made = digest, commit.time
-        self._move(start, ref, merged.root, f"{plan.what}: {plan.theirs}", plan.author, staged, made)
-        return MergeResult(Outcome.COMMITTED, digest)
+            self._open(request, start, plan, merged)
+            return MergeResult(Outcome.UNDER_WAY, tip, tuple(merged.conflicts))
+        return MergeResult(Outcome.COMMITTED, self._commit(request, start, plan, merged))
 
-    def _open(self, start: _Start, plan: _Plan, root: Entry, conflicts: Sequence[Conflict], staged: Staged) -> None:
+    def _open(self, request: Request, start: _Start, plan: _Plan, merged: Merged) -> None:
         state = MergeState(
             plan.what,
-            plan.theirs,
+            request.theirs,
             start.ref.tip or b"",
             list(plan.bases),
             plan.side or b"",
             plan.parent or b"",
-            root.root,
-            plan.message,
+            merged.root.root,
+            request.message,
             time.time_ns(),
-            [(list(conflict.path), conflict.word) for conflict in conflicts],
+            [(list(conflict.path), conflict.word) for conflict in merged.conflicts],
         )
-        updates = [(MERGE + start.branch, start.stale, state.encode())]
-        self._change(start, updates, root, f"{plan.what} begun: {plan.theirs}", plan.author, staged)
+        updates = [(MERGE + request.branch, start.stale, state.encode())]
+        description = f"{plan.what} begun: {request.theirs}"
+        self._log.sync()
+        self._publish(request, start, description, updates, merged.root)
 
-    def _move(
-        self,
-        start: _Start,
-        ref: BranchRef,
-        root: Entry,
-        description: str,
-        author: Author,
-        staged: Staged,
-        made: tuple[Digest, int] | None = None,
-    ) -> None:
-        updates = [(BRANCH + start.branch, start.ref.encode(), ref.encode())]
-        if start.stale:
-            updates.append((MERGE + start.branch, start.stale, b""))
-        self._change(start, updates, root, description, author, staged, made)
+    def _commit(self, request: Request, start: _Start, plan: _Plan, merged: Merged) -> Digest:
+        parents = tuple(parent for parent in (start.ref.tip, plan.parent) if parent is not None)
+        commit = Commit(merged.root, parents, request.author, time.time_ns(), request.message)
+        digest = self._objects.put_commit(commit)
+        updates = start.moved(request.branch, digest)
+        description = f"{plan.what}: {request.theirs}"
+        self._log.sync()
+        made = digest, commit.time
+        self._publish(request, start, description, updates, merged.root, made)
+        return digest
 
-    def _change(
+    def _publish(
         self,
+        request: Request,
         start: _Start,
-        updates: list[tuple[str, bytes, bytes]],
-        root: Entry,
         description: str,
-        author: Author,
-        staged: Staged,
+        updates: list[Update],
+        root: Entry,
         made: tuple[Digest, int] | None = None,
     ) -> None:
         """Change refs, enter the commit `made` at that time, and put the branch's working tree on `root`.
@@ -293,47 +255,18 @@ class Merger:
         StagedWork where something was staged since the start.
         """
         before = root_of(self._objects, start.ref.tip).root
-        noted = _noted(start.branch, changed_names(self._objects.node, before, root.root))
+        changed = list(changed_names(self._objects.node, before, root.root))
         with self._log.change(SegmentKind.LOG) as txn:
-            late = self._has_late(txn, start.ref.root_id, start.upto)
+            late = self._mover.has_late(txn, start.ref.root_id, start.upto)
             if not late:
                 if made is not None:
                     txn.put(made[0], number_key(made[1]), db=self._index.commits)
-                self._write(txn, start.branch, start.ref.root_id, start.upto, updates, root, description, author)
-                note_change(self._index, txn, NOBODY, noted)
+                fence = fence_on(request.branch, start.ref.root_id, start.upto, root)
+                self._mover.change(txn, description, request.author, updates, fence)
+                self._mover.note(txn, request.branch, changed)
         if late:
-            _require_clean(start.branch, staged)
-            raise StagedWork(start.branch, [])
-
-    def _write(
-        self,
-        txn: Txn,
-        branch: str,
-        root_id: int,
-        upto: int,
-        updates: list[tuple[str, bytes, bytes]],
-        root: Entry,
-        description: str,
-        author: Author,
-    ) -> None:
-        assert isinstance(root.value, bytes)
-        change_refs(
-            self._index,
-            self._log,
-            txn,
-            self._staging,
-            author=author,
-            description=description,
-            updates=updates,
-            fences=[Fence(branch, root_id, upto, encode_head(root), root.value, [], [])],
-            origin=self._origin,
-        )
-
-    def _has_late(self, txn: Txn, directory: int, upto: int) -> bool:
-        return any(
-            row.sequence > upto or self._has_late(txn, row.staged_id, upto)
-            for _, row in self._staging.late_or_staged(txn, directory, upto)
-        )
+            request.require_clean()
+            raise StagedWork(request.branch, [])
 
     def _tidy(self) -> None:
         with suppress(StorageFailed, StorageFull):  # the merge is safe; a journal that stays costs space only
@@ -348,36 +281,27 @@ class Merger:
             state = read_state(self._refs, self._staging, txn, branch, ref)
             return [] if state is None else open_conflicts(self._objects, self._staging, txn, ref, state)
 
-    def settle(self, branch: str, paths: Iterable[Path], author: Author) -> None:
-        """Note that the conflicts at these paths are resolved by what stands there now. NoMergeUnderWay, NotFound."""
+    def settle(self, branch: str, path: Path, author: Author) -> None:
+        """Note that the conflict at `path` is resolved by what stands there now. NoMergeUnderWay, NotFound."""
         with self._log.change(SegmentKind.LOG) as txn:
             state, _ = self._under_way(txn, branch)
-            numbers = set(state.settled)
-            for path in paths:
-                number = state.number(path)
-                if number is None:
-                    raise NotFound(f"there is no conflict at {path_text(path) or '.'}")
-                numbers.add(number)
-            kept = replace(state, settled=sorted(numbers))
-            change_refs(
-                self._index,
-                self._log,
-                txn,
-                self._staging,
-                author=author,
-                description=f"resolved: {', '.join(path_text(path) or '.' for path in paths)}",
-                updates=[(MERGE + branch, state.encode(), kept.encode())],
-                origin=self._origin,
-            )
+            number = state.number(path)
+            if number is None:
+                raise NotFound(f"there is no conflict at {path_text(path) or '.'}")
+            kept = replace(state, settled=sorted({*state.settled, number}))
+            updates = [(MERGE + branch, state.encode(), kept.encode())]
+            self._mover.change(txn, f"resolved: {path_text(path) or '.'}", author, updates, None)
 
-    def abort(self, branch: str, author: Author) -> None:
+    def abort(self, branch: str, author: Author, staged: Callable[[], Sequence[Path]]) -> None:
         """Give the merge under way up: the working tree is the tip again, without anything staged. NoMergeUnderWay."""
         with self._committer.turn(), self._log.change(SegmentKind.LOG) as txn:
             state, ref = self._under_way(txn, branch)
+            changed = list(by_directory(staged()))
+            upto = self._index.number(txn, b"sequence")
+            fence = fence_on(branch, ref.root_id, upto, root_of(self._objects, ref.tip))
             updates = [(MERGE + branch, state.encode(), b"")]
-            root, upto = root_of(self._objects, ref.tip), self._index.number(txn, b"sequence")
-            self._write(txn, branch, ref.root_id, upto, updates, root, f"{state.what} aborted", author)
-            note_change(self._index, txn, NOBODY, [(branch, [], None)])
+            self._mover.change(txn, f"{state.what} aborted: {state.theirs}", author, updates, fence)
+            self._mover.note(txn, branch, changed)
         self._tidy()
 
     def _under_way(self, txn: Txn, branch: str) -> tuple[MergeState, BranchRef]:
@@ -386,33 +310,3 @@ class Merger:
         if state is None:
             raise NoMergeUnderWay(f"no merge of branch {branch!r} is under way")
         return state, ref
-
-
-def _require_clean(branch: str, staged: Staged) -> None:
-    found = staged()
-    if found:
-        raise StagedWork(branch, [path_text(path) for path in found])
-
-
-def changed_names(load: Load, old: Digest, new: Digest, path: Path = ()) -> Iterator[tuple[Path, list[bytes]]]:
-    """The names that differ between two trees, directory by directory."""
-    names, below = [], []
-    for name, one, other in diff(load, old, new):
-        names.append(name)
-        if one is not None and other is not None and one[0][0] == other[0][0] == Kind.DIRECTORY:
-            below.append((name, decode_entry(*one).root, decode_entry(*other).root))
-    if names:
-        yield path, names
-    for name, before, after in below:
-        yield from changed_names(load, before, after, (*path, name))
-
-
-def _noted(branch: str, changes: Iterable[tuple[Path, list[bytes]]]) -> list[Noted]:
-    """What other processes are told; where it is much, that anything may have changed."""
-    noted: list[Noted] = []
-    for path, names in changes:
-        if len(noted) == MANY_DIRECTORIES:
-            return [(branch, [], None)]
-        noted.append((branch, list(path), names if len(names) <= MANY_NAMES else None))
-    # The root directory's own attributes may have changed as well.
-    return noted or [(branch, [], [])]

@@ -576,3 +576,18 @@ def test_merges_and_commits_at_once(two):
     assert two.merging.merge(two.tip).outcome in (Outcome.COMMITTED, Outcome.ALREADY)
     assert {f"dev/{number}" for number in range(8)} <= files(two.main).keys()
     assert verify(two.engine) == []
+
+
+def test_others_are_told_the_names_that_changed_and_no_more(two, repository):
+    put(two.main, "d/ours", "by main")
+    put(two.dev, "d/theirs", "by dev")
+    put(two.dev, "new/file", "by dev")
+    two.dev.remove(parts("e/x"))
+    two.commit()
+    with Engine.open(repository) as other:
+        seen = two.engine.generation()
+        two.merge()
+        for engine in (two.engine, other):  # a mount that merges is told as well
+            _, changes = engine.changes(seen)
+            told = {(c.directory, c.names) for c in changes if c.branch == "main"}
+            assert told == {((), (b"new",)), ((b"d",), (b"theirs",)), ((b"e",), (b"x",))}
