@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import asdict
+
 from fusefs.handles import Handle, Listing, NameListing, TextHandle
 from fusefs.layout import LONG, NEVER, Owner, Stat
 from fusefs.nodes import Node, Refused
@@ -292,7 +294,7 @@ def branch_control(engine: Engine, branch: Branch, report: Report, merging: dict
             b"log": ControlFile(owner, lambda: log_text(engine, branch.tree.tip())),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, branch.tree.tip()))),
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
-            b"errors.json": ControlFile(owner, lambda: _json(rejections.errors())),
+            b"errors.json": ControlFile(owner, lambda: _json([asdict(error) for error in rejections.errors()])),
             b"rejected": RejectedDirectory(owner, rejections),
         }
         | merging,
@@ -366,9 +368,9 @@ def _moment(commit: Commit) -> str:
 def _errors(rejections: Rejections) -> str:
     lines = []
     for error in rejections.errors():
-        when = datetime.fromtimestamp(error["time"] / 1e9, UTC).isoformat(timespec="seconds")
-        kept = f" (kept as rejected/{error['kept']})" if error["kept"] else ""
-        lines.append(f"{when}  {error['path']}: {error['reason']}{kept}\n")
+        when = datetime.fromtimestamp(error.time / 1e9, UTC).isoformat(timespec="seconds")
+        kept = f" (kept as rejected/{error.kept})" if error.kept else ""
+        lines.append(f"{when}  {error.path}: {error.reason}{kept}\n")
     return "".join(lines)
 
 

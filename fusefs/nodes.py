@@ -39,6 +39,10 @@ class NoAttribute(ArborError):
     """No extended attribute of that name."""
 
 
+class NoRoom(State, OSError):
+    """A file has as many attributes as it may have."""
+
+
 class NoXattrs(Unsupported):
     """Extended attributes of this namespace are not kept."""
 

@@ -31,7 +31,7 @@ from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
 from storage.model.names import check_ref_name
-from storage.model.records import Author, Commit, Fence, encode_head
+from storage.model.records import MALFORMED, Author, Commit, Fence, encode_head
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference, differences
 from storage.stores.log import Log, failed_segments
@@ -48,6 +48,8 @@ from storage.working import Parts
 from storage.worktree import WorkingTree
 
 DEFAULT_BRANCH = "main"
+BEGINNINGS = 1000
+"""Bytes of segments that a repository has when it is made, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Engine:
         home = folder(path)
         if (home / "config.json").exists():
             raise RepositoryExists(f"{path} already holds a repository")
+        _clear_beginnings(home)
         files.make_directory(home / "segments")
         config = Config(FORMAT_VERSION, uuid.uuid4().hex, author.name, author.email)
         presence = Presence(home / "lock")
@@ -141,7 +144,7 @@ class Engine:
         reports: list[RebuildReport | None] = []
         try:
             alone = presence.enter(lambda: reports.append(start_index(home, fresh=False)), partial(is_started, home))
-            if not alone and not (home / "index" / "data.mdb").exists():
+            if not alone and not (home / "index" / "data.mdb").is_file():
                 raise Corrupt(
                     f"the index of {path} is missing while other processes have the repository open: "
                     "close or unmount them, then open it again, and it will be rebuilt",
@@ -170,7 +173,6 @@ class Engine:
     def _mark_clean(self) -> None:
         if failed_segments(self._index):
             return  # the index says more than the disk may hold: after a boot it is not to be trusted
-        self._index.sync()
         mark_clean(folder(self.path), self._index)
 
     def __enter__(self) -> Engine:
@@ -400,7 +402,10 @@ class Engine:
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
-            origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            try:
+                origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            except MALFORMED:
+                return now, None
             if origin != self._origin:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
@@ -444,6 +449,20 @@ class Engine:
             except FileNotFoundError:
                 continue
         return total
+
+
+def _clear_beginnings(home: Path) -> None:
+    """Remove what a creation that was cut short has left. RepositoryExists where there is more than that."""
+    if not home.exists():
+        return
+    segments = Segments(home / "segments").paths().values() if (home / "segments").is_dir() else ()
+    if sum(path.stat().st_size for path in segments) > BEGINNINGS:
+        raise RepositoryExists(
+            f"{home} holds what was stored in a repository, but no config.json: "
+            "put that file back from a copy, or move the folder out of the way"
+        )
+    for part in ("segments", "index", "index.new", "index.old", "state.json"):
+        files.remove_tree(home / part)
 
 
 _ChangeRow = tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]]

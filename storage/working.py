@@ -174,7 +174,9 @@ class WorkingReader:
         if not path:
             ref = self._p.refs.branch(txn, self.branch)
             root = self._p.staging.directory(txn, ref.root_id)
-            return Where(ref.root_id, root.base if root else EMPTY, None)
+            if root is None:
+                raise Corrupt(f"the index has lost the root of branch {self.branch!r}: run `arborfs rebuild`")
+            return Where(ref.root_id, root.base, None)
         parent = known.get(path[:-1]) or self._resolve(txn, path[:-1], known)
         known[path[:-1]] = parent
         entry = self._find(txn, parent, path[-1])

@@ -14,7 +14,7 @@ import msgspec
 
 from storage.disk.index import Txn
 from storage.errors import Corrupt, OpenConflicts
-from storage.model.digest import Digest
+from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
 from storage.model.records import MALFORMED, Entry, Kind, decode_entry
 from storage.stores.contents import same_contents
@@ -22,7 +22,7 @@ from storage.stores.objects import Objects
 from storage.stores.refs import MERGE, BranchRef, Refs
 from storage.stores.staging import Row, Staging
 from storage.tree import read
-from storage.tree.merge import AttributesChanged
+from storage.tree.merge import CONFLICTS, AttributesChanged
 from storage.tree.node import EMPTY
 
 
@@ -70,6 +70,13 @@ def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchR
         state = msgspec.msgpack.decode(data, type=MergeState)
     except MALFORMED as error:
         raise Corrupt(f"a merge under way cannot be read: {error}") from error
+    digests = [digest for digest in (state.ours, state.side, state.parent, state.root, *state.bases) if digest]
+    if any(len(digest) != DIGEST_SIZE for digest in digests) or any(
+        word not in CONFLICTS for _, word in state.conflicts
+    ):
+        raise Corrupt("a merge under way cannot be read: a digest or the word for a conflict is malformed")
+    if state.encode() != data:
+        raise Corrupt("a merge under way is not written as it must be")
     known = staging.directory(txn, ref.root_id)
     return state if state.ours == (ref.tip or b"") and known is not None and known.base == state.root else None
 
