@@ -61,11 +61,8 @@ class MergeState(msgspec.Struct, array_like=True, frozen=True):
         return tuple(Digest(parent) for parent in (self.ours, self.parent) if parent)
 
 
-def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchRef) -> MergeState | None:
-    """The merge under way on a branch; None where there is none, or the branch was moved or reset since it began."""
-    data = refs.raw(txn, MERGE + branch)
-    if not data:
-        return None
+def decode_state(data: bytes) -> MergeState:
+    """The merge under way that encode wrote; Corrupt for anything else."""
     try:
         state = msgspec.msgpack.decode(data, type=MergeState)
     except MALFORMED as error:
@@ -77,6 +74,15 @@ def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchR
         raise Corrupt("a merge under way cannot be read: a digest or the word for a conflict is malformed")
     if state.encode() != data:
         raise Corrupt("a merge under way is not written as it must be")
+    return state
+
+
+def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchRef) -> MergeState | None:
+    """The merge under way on a branch; None where there is none, or the branch was moved or reset since it began."""
+    data = refs.raw(txn, MERGE + branch)
+    if not data:
+        return None
+    state = decode_state(data)
     known = staging.directory(txn, ref.root_id)
     return state if state.ours == (ref.tip or b"") and known is not None and known.base == state.root else None
 
