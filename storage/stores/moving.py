@@ -79,8 +79,12 @@ def fence_on(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
 
 
 def changed_names(load: Load, old: Digest, new: Digest, path: Path = ()) -> Iterator[Names]:
-    """The names that differ between two trees, directory by directory. A directory that only differs inside is not named."""
-    names, below = [], []
+    """The names that differ between two trees, directory by directory. A directory that only differs inside is not named.
+
+    Where there are more than MANY_NAMES in one, it stands for all below it, and is not read on.
+    """
+    names: list[bytes] = []
+    below: list[tuple[bytes, Digest, Digest]] = []
     for name, one, other in diff(load, old, new):
         if one is not None and other is not None and one[0][0] == other[0][0] == Kind.DIRECTORY:
             before, after = decode_entry(*one).root, decode_entry(*other).root
@@ -88,6 +92,9 @@ def changed_names(load: Load, old: Digest, new: Digest, path: Path = ()) -> Iter
                 below.append((name, before, after))
                 continue
         names.append(name)
+        if len(names) > MANY_NAMES:
+            yield path, None
+            return
     if names or below:
         yield path, names
     for name, before, after in below:

@@ -591,3 +591,15 @@ def test_others_are_told_the_names_that_changed_and_no_more(two, repository):
             _, changes = engine.changes(seen)
             told = {(c.directory, c.names) for c in changes if c.branch == "main"}
             assert told == {((), (b"new",)), ((b"d",), (b"theirs",)), ((b"e",), (b"x",))}
+        for number in range(100):
+            put(two.dev, f"d/many {number}", "by dev")
+        put(two.dev, "e/one", "by dev")
+        two.commit()
+        seen = two.engine.generation()
+        two.merge()
+        changes = two.engine.changes(seen)[1]
+        assert {(c.directory, c.names) for c in changes if c.branch} == {
+            ((), ()),
+            ((b"d",), None),
+            ((b"e",), (b"one",)),
+        }
