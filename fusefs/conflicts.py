@@ -12,11 +12,13 @@ from fusefs.layout import CONTROL, NEVER, Path, Stat, entry_stat
 from fusefs.nodes import Node, ReadOnlyNode, Refused
 from fusefs.placed import Branch
 from storage.engine import Engine
-from storage.errors import MergeUnderWay, NotFound, ReadOnly, StagedWork
+from storage.errors import NotFound, ReadOnly
 from storage.merging import MergeState
 from storage.model.names import path_text
 from storage.model.records import Entry, Kind
 from storage.snapshot import Snapshot
+from storage.stores.merge_state import require_no_merge
+from storage.stores.merging import staged_work
 
 MERGE = (CONTROL, b"merge")
 ABORT = "--abort"
@@ -61,12 +63,10 @@ class MergeHandle(CommandHandle):
             return
         with self._branch.rejections.noting(MERGE):
             tree = self._branch.tree
-            state = tree.merging()
-            if state is not None:
-                raise MergeUnderWay(f"the {state.what} of {state.theirs} is not finished: commit or abort it first")
-            staged = [path_text(row.path) for row in tree.status()]
+            require_no_merge(tree.merging(), self._branch.name)
+            staged = [row.path for row in tree.status()]
             if staged:
-                raise StagedWork(self._branch.name, staged)
+                raise staged_work(self._branch.name, staged)
             if b"\n" in self._text:
                 self._engine.resolve(name.strip())
 

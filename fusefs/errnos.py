@@ -37,6 +37,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.IsADirectory: errno.EISDIR,
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.NothingToCommit: errno.ENODATA,
+    errors.NothingToUndo: errno.ENODATA,
     errors.NotMerged: errno.ENOTEMPTY,
     errors.StagedWork: errno.EBUSY,
     errors.MergeConflict: errno.EBUSY,

@@ -8,11 +8,12 @@ from typing import Self
 
 from storage.datasets import Datasets
 from storage.engine import Engine
-from storage.errors import NotFound, UnknownRevision
+from storage.errors import NotFound, NothingToCommit, UnknownRevision
 from storage.merging import Choice, Conflict, MergeResult, Merging
 from storage.metadata import Metadata
 from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
+from storage.restoring import restore
 from storage.session import Session
 
 
@@ -167,17 +168,60 @@ class WriterCheckout(Checkout):
 
     @property
     def _merging(self) -> Merging:
-        return self._engine.merging(self._branch)
-
-    def _revision(self, revision: str) -> Digest:
         self._session.require_open()
-        try:
-            return self._engine.resolve(revision)
-        except NotFound as error:
-            raise UnknownRevision(str(error)) from error
+        return self._engine.merging(self._branch)
 
     def _made(self, result: MergeResult) -> str:
         return hexed(result.commit) if result.commit is not None else ""
+
+    def amend(self, message: str | None = None) -> str:
+        """Put a commit of everything staged in the last one's place, with its message unless one is given; the new one's name.
+
+        Only this branch moves; `Repository.undo` brings the old commit back. NothingToCommit (a RuntimeError) when nothing
+        would differ, and before the first commit.
+        """
+        self._session.flush()
+        return hexed(self._session.working_tree.amend(message))
+
+    def reset_staging_area(self, *, force: bool = False) -> str:
+        """Drop everything staged on the branch, open batches included; the name of its last commit, empty before the first.
+
+        NothingToCommit (a RuntimeError) when nothing is staged, unless `force`. `Repository.undo` brings the work back.
+        """
+        self._session.flush()
+        tree = self._session.working_tree
+        if not force and not tree.is_dirty():
+            raise NothingToCommit("No changes made in staging area. No reset necessary.")
+        self._engine.reset_hard(self._branch, tree.tip())
+        return self.commit_hash
+
+    def reset(self, commit: str, *, soft: bool = False) -> str:
+        """Move the branch to a commit, given as any revision, its datasets with it; the commit's name.
+
+        StagedWork (a RuntimeError) while anything is staged: commit it, or drop it with `reset_staging_area`. With `soft` the
+        datasets stay as they are, so that what differs is staged. `Repository.undo` takes it back.
+        """
+        self._session.flush()
+        move = self._engine.reset_soft if soft else self._engine.reset
+        move(self._session.working_tree.branch, self._revision(commit))
+        return self.commit_hash
+
+    def restore(self, path: str, commit: str = "", *, remove: bool = False) -> None:
+        """Put a file, a sample, a dataset or a directory back as it is in a commit, as staged work.
+
+        The commit is the branch's last one unless another revision is given. `path` begins at the top of the tree: `images`,
+        `images/0.npy`; an empty one is everything. A directory comes back whole. KeyError for what the commit does not have;
+        with `remove` it goes here, too. SchemaMismatch (a ValueError) for a sample that the dataset as it is now does not take.
+        """
+        self._session.flush()
+        source = self._engine.snapshot(self._revision(commit or self._branch))
+        restore(self._session.working_tree, source, split_path(path), remove=remove)
+
+    def _revision(self, text: str) -> Digest:
+        try:
+            return self._engine.resolve(text)
+        except NotFound as error:
+            raise UnknownRevision(f"No commit exists with the hash: {text}") from error
 
     def flush(self) -> None:
         """Stage what open batches hold, and make everything staged so far survive power loss."""

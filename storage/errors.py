@@ -79,7 +79,13 @@ class Unsupported(Usage, ValueError):
 
 
 class Ambiguous(Usage, ValueError):
-    """A revision that more than one commit answers to."""
+    """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
+
+    def __init__(self, revision: str, candidates: Sequence[str]) -> None:
+        listed = ", ".join(name[:16] for name in candidates[:5]) + (", …" if len(candidates) > 5 else "")
+        super().__init__(f"{revision!r} is the beginning of {len(candidates)} commits: {listed}")
+        self.revision = revision
+        self.candidates = tuple(candidates)
 
 
 class NotFound(Missing, KeyError):
@@ -122,18 +128,20 @@ class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 
 
+class StagedWork(State, RuntimeError):
+    """The branch has staged work that this would drop, or mix with its own changes. `paths` are some of it, where known."""
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
+
+
+class NothingToUndo(State, RuntimeError):
+    """There is no operation left that can be taken back."""
+
+
 class NotMerged(State, RuntimeError):
     """The branch has commits that no other branch or tag holds."""
-
-
-class StagedWork(State, RuntimeError):
-    """Something is staged on the branch that this call would mix with its own changes: commit or undo it first."""
-
-    def __init__(self, branch: str, paths: Sequence[str]) -> None:
-        named = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-        super().__init__(f"branch {branch!r} has staged work that is not committed: {named or 'made just now'}")
-        self.branch = branch
-        self.paths = tuple(paths)
 
 
 class MergeConflict(State, ValueError):

@@ -22,7 +22,7 @@ from storage.stores.recovery import RebuildReport, rebuild_index
 
 CONFIG_MAX, STATE_MAX = 1 << 26, 1 << 16
 """Bytes that these files have at most."""
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """An index with another version is made anew."""
 
 

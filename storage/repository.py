@@ -20,6 +20,7 @@ from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevisi
 from storage.home import folder
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
+from storage.stores.revisions import Operation
 
 
 class BranchHead(NamedTuple):
@@ -27,6 +28,25 @@ class BranchHead(NamedTuple):
 
     name: str
     digest: str
+
+
+class Tag(NamedTuple):
+    """A tag: its commit, 64 hexadecimal digits, why it was made, and when, in seconds since 1970."""
+
+    name: str
+    digest: str
+    message: str
+    time: float
+
+
+class OperationRow(NamedTuple):
+    """One row of the operation log: `moved` are refs with where they were and are, empty where they did not exist."""
+
+    number: int
+    time: float
+    author: str
+    description: str
+    moved: tuple[tuple[str, str, str], ...]
 
 
 class Repository:
@@ -318,6 +338,43 @@ class Repository:
         engine.create_tag(name, digest, message)
         return hexed(digest)
 
+    def tag(self, name: str) -> Tag:
+        """A tag with its commit and message. ValueError where there is none."""
+        try:
+            found = self._opened().tag(name)
+        except NotFound as error:
+            raise UnknownRevision(str(error)) from error
+        return Tag(name, hexed(Digest(found.digest)), found.message, found.time / 1e9)
+
+    def remove_tag(self, name: str) -> Tag:
+        """Remove a tag, and return what it was; its commit stays. ValueError where there is none."""
+        tag = self.tag(name)
+        self._opened().remove_tag(name)
+        return tag
+
+    # Taking back
+
+    def operations(self, limit: int | None = None) -> list[OperationRow]:
+        """The operation log, newest first: everything that ever moved a branch, a tag or HEAD."""
+        return [_row(operation) for operation in self._opened().operations(limit)]
+
+    def undo(self, number: int | None = None) -> OperationRow:
+        """Take back the last operation, or the one of that number; which one it was. Undo once more to do it again.
+
+        A commit's changes come back as staged work, so that no sample changes; a removed branch comes back at its tip with what
+        was staged on it, and so does what a reset dropped. Conflict (a RuntimeError with `ref`, `expected`, `found`) where
+        a ref has moved since; NothingToUndo for the repository's beginning; BranchInUse where a branch would go that is the
+        default one or that a writer holds.
+        """
+        return _row(self._opened().undo(number))
+
+    def restore_operation(self, number: int) -> None:
+        """Bring all branches, tags and the default branch back to where they were after that operation; an operation, too.
+
+        Datasets on branches that are there stay as they are: what differs is staged afterwards.
+        """
+        self._opened().restore_operation(number)
+
     def __repr__(self) -> str:
         """Where it is, and on which branch."""
         lines = ["Arborfs Repository", f"    Repository Path  : {self._path}"]
@@ -326,6 +383,12 @@ class Repository:
         if not self.initialized:
             return "\n".join([*lines, "    Initialized      : False"])
         return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+
+
+def _row(operation: Operation) -> OperationRow:
+    return OperationRow(
+        operation.number, operation.time / 1e9, operation.author, operation.description, tuple(operation.changes)
+    )
 
 
 def _delete(home: Path) -> None:

@@ -23,6 +23,7 @@ from storage.model.records import (
     Kind,
     Schema,
     decode_entry,
+    directory_entry,
     encode_head,
 )
 from storage.stores.contents import (
@@ -151,6 +152,10 @@ class WorkingReader:
         ref = self._p.refs.branch(txn, self.branch)
         before = root_of(self._p.objects, ref.tip)
         known = self._p.staging.directory(txn, ref.root_id)
+        if known is not None and known.base != before.root:  # a commit was taken back
+            sums = read.sums(self._p.objects.node, known.base)
+            base = directory_entry(known.base, sums.count, sums.samples, sums.size)
+            before = replace(before, size=base.size, value=base.value)
         if known is None or not known.head:
             return replace(before, mtime=known.mtime if known and known.mtime else before.mtime)
         entry = decode_entry(known.head, before.value)
@@ -231,19 +236,18 @@ class WorkingReader:
             row = next(staged, None)
 
     def status(self) -> list[StatusRow]:
-        """What differs from the tip, by path: a walk of staged rows only. A directory moved or removed whole is one row.
+        """What differs from the tip, by path. A directory moved or removed whole is one row.
 
-        While a merge is under way, what it brought is among it.
+        A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
+        tree they lie over, too.
         """
         with self._p.index.read() as txn:
-            return sorted(self._staged_work(txn), key=lambda row: row.path)
+            return sorted(self._from_tip(txn), key=lambda row: row.path)
 
     def is_dirty(self) -> bool:
         """Whether anything differs from the tip, or a merge is under way."""
         with self._p.index.read() as txn:
-            if self._merging(txn) is not None:
-                return True
-            return next(self._staged_work(txn), None) is not None
+            return self._merging(txn) is not None or next(self._from_tip(txn), None) is not None
 
     def merging(self) -> MergeState | None:
         """The merge that is under way on the branch, None where there is none."""
@@ -262,60 +266,57 @@ class WorkingReader:
         ref = self._p.refs.branch(txn, self.branch)
         return read_state(self._p.refs, self._p.staging, txn, self.branch, ref)
 
-    def _staged_work(self, txn: Txn) -> Iterator[StatusRow]:
-        tip = root_of(self._p.objects, self._p.refs.branch(txn, self.branch).tip)
-        return self._differences(txn, self._where(txn, ()), tip.root, ())
+    def _from_tip(self, txn: Txn) -> Iterator[StatusRow]:
+        ref = self._p.refs.branch(txn, self.branch)
+        known = self._p.staging.directory(txn, ref.root_id)
+        if known is not None:
+            yield from self._differences(txn, ref.root_id, known.base, root_of(self._p.objects, ref.tip).root, ())
 
-    def _differences(self, txn: Txn, where: Where, tip: Digest, path: Path) -> Iterator[StatusRow]:
-        """What differs in a directory from `tip`, the root that the branch's tip has in its place."""
-        yield from self._brought(txn, where, tip, path)
-        if where.staged is None:
-            return
-        for name, row in self._p.staging.rows(txn, where.staged):
+    def _differences(self, txn: Txn, staged: int, base: Digest, tip: Digest, path: Path) -> Iterator[StatusRow]:
+        """What differs between the directory `tip` and the one that is staged over `base`."""
+        for name, row in self._p.staging.rows(txn, staged):
             before, here = self._base_entry(tip, name), (*path, name)
             if row.kind is Kind.STAGED:
-                yield from self._directory_differences(txn, where, row, before, here)
+                yield from self._directory_differences(txn, row, before, here)
             elif row.kind is Kind.REMOVED:
                 if before is not None:
                     yield StatusRow(here, "removed", before.kind)
-            elif before is None:
-                yield StatusRow(here, "added", row.kind)
-            elif (row.head, self._p.staging.value(row.value)) != (encode_head(before), before.value):
-                yield StatusRow(here, "changed", row.kind)
+            else:
+                yield from self._changed(before, self._with_value(row), here)
+        for name, old, new in diff(self._p.objects.node, tip, base):
+            if self._p.staging.row(txn, staged, name) is None:
+                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
 
-    def _brought(self, txn: Txn, where: Where, tip: Digest, path: Path) -> Iterator[StatusRow]:
-        """What the directory's base has otherwise than the tip and nothing is staged for: a merge under way brought it."""
-        for name, old, new in diff(self._p.objects.node, tip, where.base):
-            if where.staged is not None and self._p.staging.row(txn, where.staged, name) is not None:
-                continue
-            before, after = (None if stored is None else decode_entry(*stored) for stored in (old, new))
-            here, entry = (*path, name), after or before
-            assert entry is not None
-            both = before is not None and after is not None and before.is_directory and after.is_directory
-            if not both or (before and before.attributes) != entry.attributes:
-                change = "added" if before is None else "removed" if after is None else "changed"
-                yield StatusRow(here, change, entry.kind)
-            if both and before is not None:
-                yield from self._differences(txn, Where(None, entry.root, None), before.root, here)
+    def _with_value(self, row: Row) -> Entry:
+        return decode_entry(row.head, self._p.staging.value(row.value))
 
-    def _directory_differences(
-        self, txn: Txn, where: Where, row: Row, before: Entry | None, path: Path
-    ) -> Iterator[StatusRow]:
+    def _changed(self, before: Entry | None, after: Entry | None, path: Path) -> Iterator[StatusRow]:
+        """What differs between two entries; of two directories, what differs below them."""
+        if before is None or after is None:
+            entry = before or after
+            if entry is not None:
+                yield StatusRow(path, "added" if before is None else "removed", entry.kind)
+        elif before.kind is not Kind.DIRECTORY or after.kind is not Kind.DIRECTORY:
+            if (encode_head(before), before.value) != (encode_head(after), after.value):
+                yield StatusRow(path, "changed", after.kind)
+        else:
+            if before.attributes != after.attributes:
+                yield StatusRow(path, "changed", Kind.DIRECTORY)
+            for name, old, new in diff(self._p.objects.node, before.root, after.root):
+                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
+
+    def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
         known = self._p.staging.directory(txn, row.staged_id)
         entry = decode_entry(row.head, row.value)
         base = known.base if known else EMPTY
-        based = self._base_entry(where.base, path[-1])
-        below = Where(row.staged_id, base, entry.schema)
+        tip = base
         if before is None or before.kind is not Kind.DIRECTORY:
             yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
-        elif based is not None and based.kind is Kind.DIRECTORY and based.root == base:
+        else:
+            tip = before.root
             if before.attributes != entry.attributes:
                 yield StatusRow(path, "changed", Kind.DIRECTORY)
-            yield from self._differences(txn, below, before.root, path)
-            return
-        elif before.root != base or before.attributes != entry.attributes:
-            yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, below, base, path)
+        yield from self._differences(txn, row.staged_id, base, tip, path)
 
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""
@@ -330,6 +331,10 @@ class StatusRow:
     path: Path
     change: str
     kind: Kind
+
+
+def _decoded(found: tuple[bytes, bytes] | None) -> Entry | None:
+    return None if found is None else decode_entry(*found)
 
 
 def staged_id(entry: Entry) -> int:

@@ -273,23 +273,29 @@ class WorkingTree(WorkingReader):
         Contents are stored before the move's transaction begins; the move checks that the file is still the same.
         """
         entry = self.entry(old)
+        after = self.fitting(entry, self.schema_of(old[:-1]), new)
+        return None if after is entry else (entry, after)
+
+    def fitting(self, entry: Entry, dataset: Schema | None, path: Path) -> Entry:
+        """An entry of a directory with the schema `dataset` as it has to stand at `path`: the same, or a sample of the schema
+        there, or a plain file with the bytes that the sample had. Its contents are stored. SchemaMismatch.
+        """
         if entry.kind not in (Kind.FILE, Kind.SAMPLE):
-            return None
-        wanted = sample_schema(self.schema_of(new[:-1]), new[-1])
-        current = self.schema_of(old[:-1]) if entry.kind is Kind.SAMPLE else None
+            return entry
+        wanted = sample_schema(self.schema_of(path[:-1]), path[-1])
+        current = dataset if entry.kind is Kind.SAMPLE else None
         if wanted is None and current is None:
-            return None
+            return entry
         if wanted is not None and current is not None and wanted.hash == current.hash:
-            return None
+            return entry
         if wanted is not None:
             if entry.size == 0:
-                return None
-            content = self.content(entry, current)
-            source = ContentSource(content)
-            return entry, stored_entry(self._p.objects, source, wanted, path_text(new), entry.mtime, entry.attributes)
+                return entry
+            source = ContentSource(self.content(entry, current))
+            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes)
         head = file_header(current, entry.attributes)
         kept = replace(entry.attributes, header=head, shape=None)
-        return entry, replace(entry, kind=Kind.FILE, attributes=kept)
+        return replace(entry, kind=Kind.FILE, attributes=kept)
 
     def _moved(
         self, change: Change, found: Found, converted: tuple[Entry, Entry] | None, path: Path
@@ -370,6 +376,46 @@ class WorkingTree(WorkingReader):
         encoded = [(name, encode_head(entry), self._p.staging.value(entry.value)) for name, entry in rows]
         self._put_encoded(directory, encoded)
 
+    def put_entries(self, entries: Sequence[tuple[Path, Entry | None]], parents: Mapping[Path, Entry]) -> None:
+        """Put entries in the place of whatever stands there, in one record: a directory whole, as one row; None removes.
+
+        Their values must be stored already. Missing directories above them are made like those in `parents`. Of the root
+        only the attributes are taken. NotADirectory.
+        """
+        with self._change() as change:
+            for path, entry in entries:
+                if not path:
+                    assert entry is not None
+                    change.set_root(encode_head(entry))
+                elif entry is not None or self._has_parents(change, path):
+                    self._put_entry(change, path, entry, parents)
+
+    def _has_parents(self, change: Change, path: Path) -> bool:
+        try:
+            change.directory(path[:-1])
+        except (NotFound, NotADirectory):
+            return False
+        return True
+
+    def _put_entry(self, change: Change, path: Path, entry: Entry | None, parents: Mapping[Path, Entry]) -> None:
+        parent, name = split(path)
+        for depth in range(1, len(path)):
+            above = change.directory(path[: depth - 1])
+            if change.find(above, path[depth - 1]) is None:
+                like = parents[path[:depth]]
+                child = change.new_directory(EMPTY, path[:depth])
+                head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
+                change.put(above, path[depth - 1], head, STAGED_ID.pack(child), new=True)
+        directory = change.directory(parent)
+        found = change.find(directory, name)
+        if found is not None and found.entry.is_directory:
+            change.drop(found)
+        if entry is not None:
+            change.put(directory, name, encode_head(entry), self._p.staging.value(entry.value), new=found is None)
+            change.structural |= entry.is_directory
+        elif found is not None:
+            change.remove(directory, name)
+
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""
         self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
@@ -408,6 +454,15 @@ class WorkingTree(WorkingReader):
     ) -> Digest:
         """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
         return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
+
+    def amend(
+        self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Digest:
+        """Put a commit of the working tree in the tip's place: with the tip's parents, and its message and metadata unless
+        given. Only this branch moves. NothingToCommit.
+        """
+        facts = None if metadata is None else dict(metadata)
+        return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
 
 
 @dataclass(frozen=True, slots=True)

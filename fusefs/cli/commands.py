@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, merging, mounting, refs, show, stats
+from fusefs.cli import back, care, doctor, history, init, log, merging, mounting, oplog, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -80,7 +80,7 @@ for command in (
     mounting.mounts,
     stats.stats,
     history.status,
-    history.log,
+    log.log,
     history.commit,
     show.show,
     merging.merge,
@@ -89,6 +89,10 @@ for command in (
     merging.cherry_pick,
     refs.branch,
     refs.tag,
+    back.reset,
+    back.restore,
+    oplog.undo,
+    oplog.op,
     doctor.doctor,
     care.verify,
     care.rebuild,

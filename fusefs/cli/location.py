@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of
 from storage.engine import Engine
 from storage.errors import NotARepository
 from storage.home import folder
+from storage.model.names import Path as TreePath
+
+# The first colon that is not inside braces: main@{2026-11-01 12:30}:images
+_OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re.DOTALL)
+
+
+def split_object(text: str) -> tuple[str, TreePath | None]:
+    """`[REVISION][:PATH]` as its two parts; the path is None where there is no colon."""
+    parts = _OBJECT.fullmatch(text)
+    if parts is None:
+        raise click.UsageError(f"{text!r} is not REVISION, :PATH or REVISION:PATH.")
+    return parts["revision"], None if parts["path"] is None else tree_path(parts["path"])
+
+
+def tree_path(text: str) -> TreePath:
+    """A path as given on the command line, seen from the top of a tree; `.` and nothing are the top itself."""
+    return tuple(name for name in os.fsencode(text).split(b"/") if name not in (b"", b"."))
 
 
 @dataclass(frozen=True)

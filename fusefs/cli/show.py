@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 import click
 
 from fusefs.cli.history import change_json, change_text, commit_json, commit_text, names_of
-from fusefs.cli.location import Location
+from fusefs.cli.location import Location, split_object
 from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, shown, size_text
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
-from storage.model.names import Path, path_text, split_path
+from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, Schema
 from storage.snapshot import Snapshot
 from storage.stores.compare import Difference
-
-# The first colon that is not inside braces: main@{2026-11-01 12:30}:images
-_OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re.DOTALL)
 
 LISTED = 10
 """More changes of one kind than this in one directory are shown as one line."""
@@ -45,15 +41,13 @@ def show(location: Location, object_: str, every: bool, as_json: bool) -> None:
       arborfs -C data show v1.0:images
       arborfs -C data show v1.0:images/0.npy --json
     """
-    parts = _OBJECT.fullmatch(object_)
-    if parts is None:
-        raise click.UsageError(f"{object_!r} is not REVISION, :PATH or REVISION:PATH.")
+    revision, path = split_object(object_)
     with location.open() as engine:
-        digest = engine.resolve(parts["revision"] or location.branch(engine))
-        if parts["path"] is None:
+        digest = engine.resolve(revision or location.branch(engine))
+        if path is None:
             _show_commit(engine, digest, every, as_json)
         else:
-            _show_entry(engine, engine.snapshot(digest), split_path(parts["path"]), as_json)
+            _show_entry(engine, engine.snapshot(digest), path, as_json)
 
 
 def _show_commit(engine: Engine, digest: Digest, every: bool, as_json: bool) -> None:

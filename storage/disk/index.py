@@ -75,7 +75,7 @@ class Index:
     ends: Table
     """segment id → acknowledged end, synced end."""
     journals: Table
-    """segment id + branch → highest sequence number it stages."""
+    """segment id + id of a branch's root → highest sequence number it stages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

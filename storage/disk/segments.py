@@ -311,6 +311,7 @@ class Segments:
         try:
             return os.pread(self._descriptor(place.segment), place.length, place.offset)
         except (Corrupt, StorageFailed):
+            # OSErrors, too: that the file is gone readers of a journal must tell from a disk's refusal.
             raise
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error

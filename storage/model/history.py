@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,22 +14,28 @@ from storage.model.records import Commit
 
 _STEP = re.compile(r"~(?P<back>\d*)|\^(?P<parent>\d*)")
 _EXPRESSION = re.compile(r"(?P<base>[A-Za-z0-9._-]+)(@\{(?P<date>[^{}]*)\})?(?P<steps>([~^]\d*)*)\Z")
+_MOVES = re.compile(r"[0-9]{1,6}\Z")
 _MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision expression taken apart: a name or prefix, a date in ns since 1970, and steps to ancestors."""
+    """A revision expression taken apart: a name or prefix, a date in ns since 1970, or a number of moves back, and steps to
+    ancestors.
+    """
 
     base: str
     at: int | None
+    moves: int | None
     steps: tuple[tuple[str, int], ...]
 
 
 def parse_revision(text: str) -> Revision:
-    """Take apart `NAME`, `PREFIX`, `NAME~n`, `NAME^n`, `NAME@{date}` and chains of `~n` and `^n`. NotFound if it is none.
+    """Take apart `NAME`, `PREFIX`, `NAME~n`, `NAME^n`, `NAME@{date}`, `NAME@{n}` and chains of `~n` and `^n`. NotFound if it is
+    none.
 
-    A date without a time means the end of that day, local time.
+    A date without a time means the end of that day, local time. A number of at most six digits is no date: where the branch was
+    so many moves ago.
     """
     match = _EXPRESSION.match(text)
     if match is None or len(text) > 200:
@@ -41,8 +47,10 @@ def parse_revision(text: str) -> Revision:
         kind = "~" if step["back"] is not None else "^"
         number = step["back"] if kind == "~" else step["parent"]
         steps.append((kind, min(int(number), _MAX_STEPS) if number else 1))
-    at = None if match["date"] is None else parse_date(match["date"])
-    return Revision(match["base"], at, tuple(steps))
+    date = match["date"]
+    if date is not None and _MOVES.match(date):
+        return Revision(match["base"], None, int(date), tuple(steps))
+    return Revision(match["base"], None if date is None else parse_date(date), None, tuple(steps))
 
 
 def parse_date(text: str) -> int:
@@ -100,6 +108,39 @@ def walk(load: Callable[[Digest], Commit], start: Digest) -> Iterator[tuple[Dige
             children[parent] -= 1
             if not children[parent]:
                 heapq.heappush(ready, (-commits[parent].time, parent))
+
+
+def changing(
+    load: Callable[[Digest], Commit], start: Digest, find: Callable[[Commit], object]
+) -> Iterator[tuple[Digest, Commit]]:
+    """Those commits of `walk` in which what `find` sees (None: nothing) is as in none of their parents."""
+    seen: dict[Digest, object] = {}
+
+    def found(digest: Digest) -> object:
+        root = load(digest).root.root
+        if root not in seen:
+            seen[root] = find(load(digest))
+        return seen[root]
+
+    for digest, commit in walk(load, start):
+        here = found(digest)
+        before = [found(parent) for parent in commit.parents] or [None]
+        if here not in before:
+            yield digest, commit
+
+
+def condensed(
+    history: Iterable[tuple[Digest, Sequence[Digest]]], kept: Container[Digest]
+) -> list[tuple[Digest, list[Digest]]]:
+    """A history (children before parents) of the kept commits alone, each with the nearest kept ones it stands on."""
+    whole = list(history)
+    nearest: dict[Digest, list[Digest]] = {}
+    parents: dict[Digest, list[Digest]] = {}
+    for digest, olds in reversed(whole):
+        # A parent that lies out of sight has no entry: the history was cut off there.
+        parents[digest] = list(dict.fromkeys(near for old in olds for near in nearest.get(old, [])))
+        nearest[digest] = [digest] if digest in kept else parents[digest]
+    return [(digest, parents[digest]) for digest, _ in whole if digest in kept]
 
 
 def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> bool:

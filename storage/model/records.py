@@ -322,7 +322,11 @@ class Fence(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RefsRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One operation on refs, as written to the log: the operation log is these records in order."""
+    """One operation on refs, as written to the log: the operation log is these records in order.
+
+    `kept` are working trees as they stood before the operation put others in their place or removed their branches: id of the
+    branch's root, and the entry of the directory that holds what was committed and staged (head, value).
+    """
 
     time: int
     author: str
@@ -330,6 +334,7 @@ class RefsRecord(msgspec.Struct, array_like=True, frozen=True):
     updates: list[tuple[str, bytes, bytes]]
     fences: list[Fence]
     dropped: list[tuple[str, int]] = []
+    kept: list[tuple[int, bytes, bytes]] = []
 
 
 class StageRecord(msgspec.Struct, array_like=True, frozen=True):

@@ -262,7 +262,9 @@ class Change:
         length = sum(map(len, parts))
         place = self._log.append(SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence))
         offsets = value_offsets(place.offset + len(parts[0]), blocks, leaves)
-        apply_stage(self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets)
+        apply_stage(
+            self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets, self._root_id
+        )
         noted = [(self._branch, list(path), names) for path, names in paths]
         return note_change(self._index, self.txn, origin, noted)
 

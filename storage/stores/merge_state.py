@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from storage.disk.index import Txn
-from storage.errors import Corrupt, OpenConflicts
+from storage.errors import Corrupt, MergeUnderWay, OpenConflicts
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
 from storage.model.records import MALFORMED, Entry, Kind, decode_entry
@@ -85,6 +85,15 @@ def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchR
     state = decode_state(data)
     known = staging.directory(txn, ref.root_id)
     return state if state.ours == (ref.tip or b"") and known is not None and known.base == state.root else None
+
+
+def require_no_merge(state: MergeState | None, branch: str) -> None:
+    """MergeUnderWay unless there is none."""
+    if state is not None:
+        raise MergeUnderWay(
+            f"the {state.what} of {state.theirs} on branch {branch!r} is not finished: "
+            "resolve its conflicts and commit, or abort it"
+        )
 
 
 def open_conflicts(

@@ -22,7 +22,6 @@ from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
     MergeConflict,
-    MergeUnderWay,
     NoMergeUnderWay,
     NotFound,
     StagedWork,
@@ -35,7 +34,7 @@ from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
-from storage.stores.merge_state import MergeState, open_conflicts, read_state
+from storage.stores.merge_state import MergeState, open_conflicts, read_state, require_no_merge
 from storage.stores.moving import Mover, Update, by_directory, changed_names, fence_on
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs
@@ -80,7 +79,14 @@ class Request:
         """StagedWork, which names it, while anything is staged."""
         found = self.staged()
         if found:
-            raise StagedWork(self.branch, [path_text(path) for path in found])
+            raise staged_work(self.branch, found)
+
+
+def staged_work(branch: str, paths: Sequence[Path]) -> StagedWork:
+    """The error that names what is staged."""
+    texts = [path_text(path) or "." for path in paths]
+    named = ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+    return StagedWork(f"branch {branch!r} has staged work that is not committed: {named or 'made just now'}", texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +192,7 @@ class Merger:
             ref = self._refs.branch(txn, branch)
             state = read_state(self._refs, self._staging, txn, branch, ref)
             start = _Start(ref, self._refs.raw(txn, MERGE + branch), self._index.number(txn, b"sequence"))
-        if state is not None:
-            raise MergeUnderWay(
-                f"the {state.what} of {state.theirs} on branch {branch!r} is not finished: "
-                "resolve its conflicts and commit, or abort it"
-            )
+        require_no_merge(state, branch)
         request.require_clean()
         return start
 
@@ -266,7 +268,7 @@ class Merger:
                 self._mover.note(txn, request.branch, changed)
         if late:
             request.require_clean()
-            raise StagedWork(request.branch, [])
+            raise staged_work(request.branch, [])
 
     def _tidy(self) -> None:
         with suppress(StorageFailed, StorageFull):  # the merge is safe; a journal that stays costs space only

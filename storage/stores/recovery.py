@@ -260,7 +260,9 @@ def _replay(
     record, leaves, offsets = read_stage_payload(payload, change.place.offset)
     if _is_based(index, txn, record, leaves, fenced):
         record, leaves, offsets = _whole_rows(index, txn, segments, record, leaves, offsets)
-        apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
+        data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
+        root_id = BranchRef.decode(data).root_id if data else 0
+        apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
     return max([directory for directory, _ in record.created], default=0)
 
 

@@ -18,7 +18,15 @@ from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
 from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
 from storage.stores.log import Log
-from storage.stores.staging import StagedDirectory, Staging, apply_fence, drop_directory, note_change, put_directory
+from storage.stores.staging import (
+    StagedDirectory,
+    Staging,
+    apply_fence,
+    drop_directory,
+    note_change,
+    put_directory,
+    settle_rows,
+)
 from storage.tree.node import EMPTY
 
 BRANCH, TAG, HEAD, MERGE = "branch/", "tag/", "HEAD", "merge/"
@@ -94,6 +102,10 @@ class Refs:
             return b""  # half a surrogate is no text, and no ref has it in its name
         return txn.get(key, db=self._index.refs) or b"" if len(key) <= KEY_MAX else b""
 
+    def all_raw(self, txn: Txn) -> dict[str, bytes]:
+        """All refs' stored bytes, by name."""
+        return {key.decode(): data for key, data in self._index.scan(txn, self._index.refs, b"")}
+
 
 def encode_tag(tag: TagRef) -> bytes:
     """A tag as stored in the refs table."""
@@ -122,25 +134,33 @@ def change_refs(
     updates: Sequence[tuple[str, bytes, bytes]],
     fences: Sequence[Fence] = (),
     dropped: Sequence[tuple[str, int]] = (),
+    kept: Sequence[tuple[int, bytes, bytes]] = (),
+    redrawn: Sequence[str] = (),
     origin: bytes,
 ) -> int:
     """Change refs inside `log.change(LOG)`: write the record, sync it, apply it; its sequence number.
 
-    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected.
+    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected. `redrawn` are branches
+    whose files change by it, for other processes to look at again.
     """
-    for name, old, _ in updates:
-        found = txn.get(name.encode(), db=index.refs) or b""
-        if found != old:
-            raise Conflict(name, _shown(name, old), _shown(name, found))
+    require_refs(index, txn, updates)
     who = f"{author.name} <{author.email}>"
-    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped))
+    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
     payload = encode_record(record)
     place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
     log.sync_own(txn, SegmentKind.LOG)
     apply_refs(index, txn, staging, record, sequence, place)
-    note_change(index, txn, origin, [("", [], None)])
+    note_change(index, txn, origin, [("", [], None), *((branch, [], None) for branch in redrawn)])
     return sequence
+
+
+def require_refs(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Conflict when a ref is not what `updates` (name, expected bytes, new bytes) expect."""
+    for name, old, _ in updates:
+        found = txn.get(name.encode(), db=index.refs) or b""
+        if found != old:
+            raise Conflict(name, ref_text(name, old), ref_text(name, found))
 
 
 def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, sequence: int, place: Place) -> None:
@@ -154,9 +174,9 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
         if staging.directory(txn, fence.root_id) is None:
             put_directory(index, txn, fence.root_id, StagedDirectory(EMPTY, 0))
         apply_fence(index, txn, staging, fence, sequence)
-    for branch, root_id in record.dropped:
+    for _, root_id in record.dropped:
         drop_directory(index, txn, staging, root_id)
-        txn.put(b"fence/" + branch.encode(), number_key(sequence), db=index.meta)
+        settle_rows(index, txn, root_id, sequence)
     txn.put(number_key(sequence), _PLACE.pack(place.segment, place.offset, place.length), db=index.operations)
 
 
@@ -168,7 +188,8 @@ def operation_place(data: bytes) -> Place:
         raise Corrupt("the index's row of an operation cannot be read: run `arborfs rebuild`") from error
 
 
-def _shown(name: str, value: bytes) -> str:
+def ref_text(name: str, value: bytes) -> str:
+    """A ref's stored bytes as text: a commit's digits, HEAD's branch; empty where it does not exist."""
     if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
         return hexed(Digest(value[:DIGEST_SIZE]))
     if name.startswith(MERGE) and value:

@@ -29,6 +29,8 @@ STAGED_ID = struct.Struct("<Q")
 SHORT_VALUE = 64
 """Values up to this many bytes stand in the row itself."""
 KEPT_CHANGES = 10_000
+FENCE = b"fence/"
+"""Before the id of a branch's root, in the table `meta`: the sequence number up to which its rows are settled."""
 
 REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
 
@@ -177,8 +179,12 @@ def apply_stage(
     sequence: int,
     segment: int,
     offsets: Sequence[int],
+    root_id: int,
 ) -> None:
-    """Do what a staging record says. `leaves` are the rows of its groups, whose values begin at `offsets`."""
+    """Do what a staging record says. `leaves` are the rows of its groups, whose values begin at `offsets`.
+
+    `root_id` is the id of the branch's root: it stays the same when the branch gets another name.
+    """
     for directory, base in record.created:
         put_directory(index, txn, directory, StagedDirectory(Digest(base), 0))
     for directory in record.dropped:
@@ -195,8 +201,7 @@ def apply_stage(
         known = staging.directory(txn, directory)
         if known is not None:
             put_directory(index, txn, directory, StagedDirectory(known.base, known.mtime, head))
-    key = number_key(segment) + record.branch.encode()
-    txn.put(key, number_key(sequence), db=index.journals)
+    txn.put(number_key(segment) + number_key(root_id), number_key(sequence), db=index.journals)
 
 
 def drop_directory(index: Index, txn: Txn, staging: Staging, directory: int) -> None:
@@ -226,7 +231,17 @@ def apply_fence(index: Index, txn: Txn, staging: Staging, fence: Fence, sequence
         txn.put(number_key(directory) + name, row, db=index.staged)
     root = decode_entry(fence.head, fence.value)
     put_directory(index, txn, fence.root_id, StagedDirectory(root.root, root.mtime, fence.head))
-    txn.put(b"fence/" + fence.branch.encode(), number_key(fence.upto), db=index.meta)
+    settle_rows(index, txn, fence.root_id, fence.upto)
+
+
+def settle_rows(index: Index, txn: Txn, root_id: int, upto: int) -> None:
+    """Note that no row of the branch up to that sequence number is staged any more: their journals may go."""
+    txn.put(FENCE + number_key(root_id), number_key(max(upto, settled_rows(index, txn, root_id))), db=index.meta)
+
+
+def settled_rows(index: Index, txn: Txn, root_id: int) -> int:
+    """The sequence number up to which no row of the branch is staged any more."""
+    return int.from_bytes(txn.get(FENCE + number_key(root_id), db=index.meta) or b"", "big")
 
 
 def _settle(index: Index, txn: Txn, staging: Staging, directory: int, upto: int) -> set[int]:

@@ -28,7 +28,7 @@ from storage.errors import (
 )
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
-from storage.model.records import Author
+from storage.model.records import Author, Place
 from storage.model.samples import BytesSource
 from tests.conftest import wait_until
 
@@ -172,6 +172,13 @@ def test_journals_go_once_everything_in_them_is_committed(engine):
     assert contents(engine.working_tree("other"))[(b"g",)] == b"staged elsewhere"
 
 
+def test_a_segment_that_is_gone_is_told_from_a_disk_that_refuses(engine):
+    """Readers look again when a commit elsewhere deleted the journal under them: that must not look like an I/O error."""
+    segments = engine.internals()[1]
+    with pytest.raises(Corrupt, match="is missing"):
+        segments.read(Place(77, 40, 10))
+
+
 def test_two_processes_see_each_others_staged_work_and_commits(engine):
     with Engine.open(engine.path) as other:
         one, two = engine.working_tree("main"), other.working_tree("main")
@@ -257,8 +264,10 @@ def test_an_ambiguous_prefix_names_the_candidates(engine, monkeypatch):
         tree.commit(f"{i}")
     digits = [digest.hex()[0] for digest in engine.commits()]
     twice = next(d for d in digits if digits.count(d) > 1)
-    with pytest.raises(Ambiguous, match="commits: "):
+    with pytest.raises(Ambiguous, match="commits: ") as caught:
         engine.resolve(twice)
+    assert set(caught.value.candidates) == {d.hex() for d in engine.commits() if d.hex()[0] == twice}
+    assert str(caught.value).count(caught.value.candidates[0][:16]) == 1
 
 
 def test_renaming_a_branch_keeps_its_staged_work(engine):
@@ -271,6 +280,18 @@ def test_renaming_a_branch_keeps_its_staged_work(engine):
     engine.working_tree("new").commit("after the rename")
     engine.rename_branch("main", "trunk")
     assert engine.head() == "trunk"
+
+
+def test_a_commit_under_a_branchs_old_name_leaves_its_staged_work_alone(engine):
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "f", b"staged before the rename" * 100)
+    engine.rename_branch("old", "new")
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "g", b"of another branch")
+    engine.working_tree("old").commit("under the old name")
+    assert contents(engine.working_tree("new")) == {(b"f",): b"staged before the rename" * 100}
+    engine.working_tree("new").commit("the last row of the journal")
+    assert not list((engine.path / ".arborfs" / "segments").glob("*.journal"))
 
 
 def test_the_writer_lock_is_per_branch_and_heals(engine, monkeypatch):
