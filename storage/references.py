@@ -13,8 +13,8 @@ from storage.model.digest import Digest
 from storage.model.names import check_ref_name
 from storage.model.records import Commit, Fence
 from storage.stores.objects import Objects
-from storage.stores.operations import Operations, Plan, Work, fence_of, inverse, return_to
-from storage.stores.refs import BRANCH, HEAD, MERGE, TAG, BranchRef, TagRef, change_refs, encode_tag
+from storage.stores.operations import Operations, Plan, Work, inverse, return_to
+from storage.stores.refs import BRANCH, HEAD, MERGE, TAG, BranchRef, TagRef, change_refs, encode_tag, fence_of
 from storage.stores.revisions import Operation, Revisions
 from storage.stores.transaction import Folded, root_of
 from storage.stores.writers import WriterLocks

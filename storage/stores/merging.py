@@ -35,9 +35,9 @@ from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
 from storage.stores.merge_state import MergeState, open_conflicts, read_state, require_no_merge
-from storage.stores.moving import Mover, Update, by_directory, changed_names, fence_on
+from storage.stores.moving import Mover, Update, by_directory, changed_names
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of
 from storage.stores.staging import Staging
 from storage.stores.transaction import Committer, root_of
 from storage.tree.merge import Conflict, Merged, merge
@@ -227,7 +227,9 @@ class Merger:
             time.time_ns(),
             [(list(conflict.path), conflict.word) for conflict in merged.conflicts],
         )
-        updates = [(MERGE + request.branch, start.stale, state.encode())]
+        # The branch does not move, but whoever takes this back finds its working tree by it.
+        ref = start.ref.encode()
+        updates = [(BRANCH + request.branch, ref, ref), (MERGE + request.branch, start.stale, state.encode())]
         description = f"{plan.what} begun: {request.theirs}"
         self._log.sync()
         self._publish(request, start, description, updates, merged.root)
@@ -256,15 +258,15 @@ class Merger:
 
         StagedWork where something was staged since the start.
         """
-        before = root_of(self._objects, start.ref.tip).root
-        changed = list(changed_names(self._objects.node, before, root.root))
+        before = root_of(self._objects, start.ref.tip)
+        changed = list(changed_names(self._objects.node, before.root, root.root))
         with self._log.change(SegmentKind.LOG) as txn:
             late = self._mover.has_late(txn, start.ref.root_id, start.upto)
             if not late:
                 if made is not None:
                     txn.put(made[0], number_key(made[1]), db=self._index.commits)
-                fence = fence_on(request.branch, start.ref.root_id, start.upto, root)
-                self._mover.change(txn, description, request.author, updates, fence)
+                fence = fence_of(request.branch, start.ref.root_id, start.upto, root)
+                self._mover.change(txn, description, request.author, updates, fence, before)
                 self._mover.note(txn, request.branch, changed)
         if late:
             request.require_clean()
@@ -300,7 +302,7 @@ class Merger:
             state, ref = self._under_way(txn, branch)
             changed = list(by_directory(staged()))
             upto = self._index.number(txn, b"sequence")
-            fence = fence_on(branch, ref.root_id, upto, root_of(self._objects, ref.tip))
+            fence = fence_of(branch, ref.root_id, upto, root_of(self._objects, ref.tip))
             updates = [(MERGE + branch, state.encode(), b"")]
             self._mover.change(txn, f"{state.what} aborted: {state.theirs}", author, updates, fence)
             self._mover.note(txn, branch, changed)

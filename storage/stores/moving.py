@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from storage.disk.index import Index, Txn
 from storage.model.digest import Digest
 from storage.model.names import Path
-from storage.model.records import Author, Entry, Fence, Kind, decode_entry, encode_head
+from storage.model.records import Author, Entry, Fence, Kind, decode_entry
 from storage.stores.changes import MANY_NAMES
 from storage.stores.log import Log
-from storage.stores.refs import change_refs
+from storage.stores.refs import change_refs, stored
 from storage.stores.staging import Staging, note_change
 from storage.tree.diff import diff
 from storage.tree.node import Load
@@ -45,9 +45,18 @@ class Mover:
         )
 
     def change(
-        self, txn: Txn, description: str, author: Author, updates: Sequence[Update], fence: Fence | None
+        self,
+        txn: Txn,
+        description: str,
+        author: Author,
+        updates: Sequence[Update],
+        fence: Fence | None,
+        before: Entry | None = None,
     ) -> None:
-        """Change refs, and what is staged as the fence says. Conflict."""
+        """Change refs, and what is staged as the fence says. Conflict.
+
+        `before` is the root of the working tree that goes, to come back when the operation is taken back.
+        """
         change_refs(
             self._index,
             self._log,
@@ -57,6 +66,7 @@ class Mover:
             description=description,
             updates=updates,
             fences=[fence] if fence is not None else [],
+            kept=[(fence.root_id, *stored(before))] if fence is not None and before is not None else [],
             origin=self._origin,
         )
 
@@ -70,12 +80,6 @@ class Mover:
             noted.append((branch, list(path), names if names is not None and len(names) <= MANY_NAMES else None))
         # The root directory's own attributes may have changed as well.
         note_change(self._index, txn, NOBODY, noted or [(branch, [], [])])
-
-
-def fence_on(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
-    """The fence that puts a branch's working tree on `root` and settles what was staged up to `upto`."""
-    assert isinstance(root.value, bytes)
-    return Fence(branch, root_id, upto, encode_head(root), root.value, [], [])
 
 
 def changed_names(load: Load, old: Digest, new: Digest, path: Path = ()) -> Iterator[Names]:

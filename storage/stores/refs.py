@@ -16,7 +16,7 @@ from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
-from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
+from storage.model.records import MALFORMED, Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
 from storage.stores.log import Log
 from storage.stores.staging import (
     StagedDirectory,
@@ -203,3 +203,14 @@ def require_absent(txn: Txn, index: Index, name: str, what: str) -> None:
     """Exists if the ref is there already."""
     if txn.get(name.encode(), db=index.refs) is not None:
         raise Exists(f"there is already a {what}")
+
+
+def fence_of(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
+    """What puts a branch's working tree on `root`; rows up to the sequence number `upto` go."""
+    return Fence(branch, root_id, upto, *stored(root), [], [])
+
+
+def stored(root: Entry) -> tuple[bytes, bytes]:
+    """Head and value of a root directory, as records hold them."""
+    assert isinstance(root.value, bytes)
+    return encode_head(root), root.value

@@ -603,3 +603,33 @@ def test_others_are_told_the_names_that_changed_and_no_more(two, repository):
             ((b"d",), None),
             ((b"e",), (b"one",)),
         }
+
+
+@pytest.mark.parametrize("kind", ["forward", "commit", "under way"])
+def test_undo_takes_a_merge_back(two, kind):
+    put(two.dev, "d/theirs", "by dev")
+    put(two.dev, "d/both", "theirs")
+    if kind != "forward":
+        put(two.main, "d/ours" if kind == "commit" else "d/both", "by main")
+    two.commit()
+    tip, before = two.main.tip(), files(two.main)
+    two.merge(leave_open=True)
+    assert files(two.main) != before
+    two.engine.undo()
+    assert (two.main.tip(), files(two.main)) == (tip, before)
+    assert two.main.status() == []
+    assert two.merging.under_way() is None
+    assert two.merge(leave_open=True).outcome is not Outcome.ALREADY
+
+
+def test_resetting_ends_a_merge(two):
+    both_changed(two)
+    put(two.dev, "d/theirs", "by dev")
+    two.merge(leave_open=True)
+    tip = two.main.tip()
+    two.engine.reset_hard("main", tip)
+    assert two.main.status() == []
+    assert two.merging.under_way() is None
+    two.merge(leave_open=True)
+    with pytest.raises(MergeUnderWay):
+        two.main.amend("not while it is under way")
