@@ -21,15 +21,16 @@ from fusefs.nodes import Node, Refused
 from fusefs.placed import Branch
 from fusefs.rejections import Rejections
 from storage.engine import Engine
-from storage.errors import InvalidName, NotFound, NothingToCommit
+from storage.errors import ArborError, InvalidName, NotFound, NothingToCommit
 from storage.model.digest import Digest, hexed
-from storage.model.names import path_text
+from storage.model.names import CONTROL, path_text
 from storage.model.records import Commit
 
 Text = Callable[[], str]
 Report = Callable[[], dict[str, Any]]
 WRITING = os.O_WRONLY | os.O_RDWR
 MAX_MESSAGE = 1 << 20
+COMMIT = (CONTROL, b"commit")
 
 
 class ControlFile(Node):
@@ -45,7 +46,7 @@ class ControlFile(Node):
 
     def stat(self) -> Stat:
         """A file of size 0 that may be read, and written where that means something."""
-        mode = stat.S_IFREG | (0o644 if self._clear or type(self) is CommitFile else 0o444)
+        mode = stat.S_IFREG | (0o644 if self._clear or isinstance(self, CommandFile) else 0o444)
         return Stat(self.ino, mode, 0, 0, self._owner.uid, self._owner.gid, 1, NEVER, NEVER)
 
     def open(self, flags: int) -> Handle:
@@ -72,58 +73,91 @@ class Discarding(TextHandle):
         """Nothing."""
 
 
-class CommitFile(ControlFile):
-    """Reading gives the tip, writing a message commits when the file is closed."""
+class CommandFile(ControlFile):
+    """Reading gives a text, writing is a command that is carried out when the file is closed."""
 
-    __slots__ = ("_branch",)
+    __slots__ = ("_command",)
 
-    def __init__(self, branch: Branch, text: Text) -> None:
-        super().__init__(branch.owner, text)
-        self._branch = branch
+    def __init__(self, owner: Owner, text: Text, command: Callable[[], CommandHandle]) -> None:
+        super().__init__(owner, text)
+        self._command = command
 
     def open(self, flags: int) -> Handle:
-        """Open for reading the tip or writing a message."""
-        if flags & WRITING:
-            return CommitHandle(self._branch)
-        return super().open(flags)
+        """Open for reading the text or writing a command."""
+        return self._command() if flags & WRITING else super().open(flags)
 
     def truncate(self, size: int) -> None:
         """Nothing: programs empty a file before they write it."""
 
 
-class CommitHandle(Handle):
-    """A commit message being written. It is committed at close: what was written since the last close is one message."""
+class CommandHandle(Handle):
+    """A command being written. It is carried out at close: what was written since the last close is one command."""
 
-    __slots__ = ("_branch", "_message")
+    __slots__ = ("_text",)
 
     direct = True
 
-    def __init__(self, branch: Branch) -> None:
+    def __init__(self) -> None:
         self.expected = 0
         self.fetched = 0
-        self._branch = branch
-        self._message = bytearray()
+        self._text = bytearray()
 
     def read(self, offset: int, size: int) -> bytes:
         """What was written so far."""
-        return bytes(self._message[offset : offset + size])
+        return bytes(self._text[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
-        """Add to the message. NothingToCommit at once: many programs ignore what close says."""
-        if not self._message and not self._branch.tree.is_dirty():
-            raise NothingToCommit("nothing is staged")
-        if len(self._message) + len(data) > MAX_MESSAGE:
-            raise InvalidName(f"a commit message has at most {MAX_MESSAGE} bytes")
-        self._message += data
+        """Add to the command. What stands in its way is told at once: many programs ignore what close says."""
+        if len(self._text) + len(data) > MAX_MESSAGE:
+            raise InvalidName(f"a command or message has at most {MAX_MESSAGE} bytes")
+        before = len(self._text)
+        self._text += data
+        try:
+            self.check(self._written())
+        except ArborError:
+            del self._text[before:]
+            raise
 
     def submit(self) -> Callable[[], object] | None:
-        """A function that commits with the message written since the last time; None where there is none."""
-        if not self._message:
+        """A function that carries out what was written since the last time; None where there is nothing."""
+        if not self._text:
             return None
-        message = bytes(self._message).decode("utf-8", "replace").strip()
-        self._message.clear()
+        text = self._written()
+        self._text.clear()
+        return lambda: self.act(text)
+
+    def _written(self) -> str:
+        return bytes(self._text).decode("utf-8", "replace").strip()
+
+    def check(self, text: str) -> None:
+        """Raise what already stands in the way, as far as the command is written."""
+        raise NotImplementedError
+
+    def act(self, text: str) -> object:
+        """Carry the command out."""
+        raise NotImplementedError
+
+
+class CommitHandle(CommandHandle):
+    """A commit message being written."""
+
+    __slots__ = ("_branch",)
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        self._branch = branch
+
+    def check(self, text: str) -> None:
+        """NothingToCommit; OpenConflicts, which is noted among the errors."""
         tree = self._branch.tree
-        return lambda: tree.commit(message)
+        if not tree.is_dirty():
+            raise NothingToCommit("nothing is staged")
+        with self._branch.rejections.noting(COMMIT):
+            tree.require_resolved()
+
+    def act(self, text: str) -> object:
+        """Commit."""
+        return self._branch.tree.commit(text)
 
 
 class ControlDirectory(Node):
@@ -247,23 +281,23 @@ def top_control(owner: Owner, report: Report) -> ControlDirectory:
     return ControlDirectory(owner, _statistics(owner, report))
 
 
-def branch_control(engine: Engine, branch: Branch, report: Report, diff: Node) -> ControlDirectory:
-    """`.arborfs` of a working tree; `diff` is the directory of that name."""
+def branch_control(engine: Engine, branch: Branch, report: Report, more: dict[bytes, Node]) -> ControlDirectory:
+    """`.arborfs` of a working tree; `more` are the files about merges and the directory of differences."""
     owner, rejections = branch.owner, branch.rejections
     return ControlDirectory(
         owner,
         _statistics(owner, report)
         | {
-            b"commit": CommitFile(branch, lambda: _tip_text(branch.tree.tip())),
-            b"status": ControlFile(owner, lambda: _status(branch)),
-            b"status.json": ControlFile(owner, lambda: _json(_status_rows(branch))),
+            b"commit": CommandFile(owner, lambda: _tip_text(branch.tree.tip()), lambda: CommitHandle(branch)),
+            b"status": ControlFile(owner, lambda: _status(engine, branch)),
+            b"status.json": ControlFile(owner, lambda: _json(_status_rows(engine, branch))),
             b"log": ControlFile(owner, lambda: log_text(engine, branch.tree.tip())),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, branch.tree.tip()))),
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
             b"errors.json": ControlFile(owner, lambda: _json([asdict(error) for error in rejections.errors()])),
             b"rejected": RejectedDirectory(owner, rejections),
-            b"diff": diff,
-        },
+        }
+        | more,
     )
 
 
@@ -285,15 +319,19 @@ def _tip_text(tip: Digest | None) -> str:
     return f"{hexed(tip)}\n" if tip is not None else ""
 
 
-def _status_rows(branch: Branch) -> list[dict[str, str]]:
+def _status_rows(engine: Engine, branch: Branch) -> list[dict[str, str]]:
+    """Open conflicts first, then what is staged."""
     return [
+        {"path": path_text(path), "change": "conflict", "kind": word}
+        for path, word in engine.merging(branch.name).open()
+    ] + [
         {"path": path_text(row.path), "change": row.change, "kind": row.kind.name.lower()}
         for row in branch.tree.status()
     ]
 
 
-def _status(branch: Branch) -> str:
-    return "".join(f"{row['change']:<8} {row['path']}\n" for row in _status_rows(branch))
+def _status(engine: Engine, branch: Branch) -> str:
+    return "".join(f"{row['change']:<8} {row['path']}\n" for row in _status_rows(engine, branch))
 
 
 def log_rows(engine: Engine, start: Digest | None) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from pyfuse3 import (
 
 from fusefs.errnos import boundary
 from fusefs.handles import Handle, HandleTable, Listing
-from fusefs.invalidate import Notifier
+from fusefs.invalidate import Notifier, tell
 from fusefs.lanes import Lanes
 from fusefs.layout import BLOCK, Stat, kept_time
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
@@ -307,7 +307,16 @@ class Operations(pyfuse3.Operations):
             return
         job = handle.submit()
         if job is not None:
+            seen = self._view.engine.generation()
             await self._lanes.change(job)
+            await self._catch_up(seen)
+
+    async def _catch_up(self, seen: int) -> None:
+        """Let the kernel hear of what a command changed in the tree before whoever gave it goes on."""
+        _, changes = self._view.engine.changes(seen)
+        if changes is None or changes:
+            await tell(self._view.rechecked(changes), self._notifier)
+            await self._lanes.read(self._notifier.settle)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from storage.disk import files
-from storage.errors import NotFound, StorageFailed
+from storage.errors import ArborError, NotFound, StorageFailed
 from storage.model.names import MAX_NAME, path_text
 from storage.model.names import Path as TreePath
 from storage.model.records import MALFORMED
@@ -61,6 +62,15 @@ class Rejections:
             files.replace(place, kept_ones)
         with place.open("ab") as out:
             out.write(msgspec.json.encode(record) + b"\n")
+
+    @contextmanager
+    def noting(self, path: TreePath) -> Iterator[None]:
+        """Remember why the body was refused, if it is."""
+        try:
+            yield
+        except ArborError as error:
+            self.note(path, str(error))
+            raise
 
     def errors(self) -> list[Rejection]:
         """The last refusals, oldest first. Lines that are none are passed over."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from fusefs.buffers import Room
+from fusefs.conflicts import merging_control
 from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.diff_view import Diffs
 from fusefs.frozen import Snapshots
@@ -67,8 +68,9 @@ class View:
         tree = self.engine.working_tree(name)
         root_id = self.engine.root_ids().get(name, 0)
         branch = Branch(name, tree, root_id, self._owner, self._when, self._room, Rejections(folder))
-        diff = self._diffs.of_branch(branch, self.snapshots)
-        branch.control = branch_control(self.engine, branch, self.statistics.report, diff)
+        more = merging_control(self.engine, branch, self.snapshots)
+        more[b"diff"] = self._diffs.of_branch(branch, self.snapshots)
+        branch.control = branch_control(self.engine, branch, self.statistics.report, more)
         return WorkingDirectory(branch, None, b"", None)
 
     def fixed(self) -> Iterable[Node]:

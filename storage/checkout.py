@@ -15,8 +15,10 @@ from storage.errors import NotFound, NothingToCommit, UnknownRevision
 from storage.exporting import export_tree
 from storage.formats.base import By, Meter
 from storage.importing import ImportReport, import_files
+from storage.merging import Choice, Conflict, MergeResult, Merging
 from storage.metadata import Metadata
 from storage.model.digest import Digest, hexed
+from storage.model.names import split_path
 from storage.restoring import restore
 from storage.session import Session
 
@@ -154,6 +156,62 @@ class WriterCheckout(Checkout):
         self._session.flush()
         return hexed(self._session.working_tree.commit(message))
 
+    def merge(self, message: str, dev_branch: str, *, leave_open: bool = False) -> str:
+        """Merge a branch, or any revision, into this one; the hash of the branch's new last commit.
+
+        Where this branch has nothing of its own it moves there, and no commit is made. Nothing may be staged: StagedWork
+        (a RuntimeError). MergeConflict (a ValueError) with its `conflicts` where both sides changed the same, and nothing
+        is changed. With `leave_open` the merge is under way then: see `conflicts`, resolve each by writing or removing what
+        it is about, or with `resolve`, then `commit`; or give it up with `abort_merge`.
+        """
+        theirs = self._revision(dev_branch)
+        self._session.flush()
+        return self._made(self._merging.merge(theirs, message, name=dev_branch, leave_open=leave_open))
+
+    def revert(self, commit: str, message: str = "", *, parent: int | None = None, leave_open: bool = False) -> str:
+        """Take back what a commit changed, as a new commit; its hash. Of a merge, against its parent number `parent`.
+
+        Errors and `leave_open` as of `merge`.
+        """
+        taken = self._revision(commit)
+        self._session.flush()
+        return self._made(self._merging.revert(taken, message, parent=parent, leave_open=leave_open))
+
+    def cherry_pick(
+        self, commit: str, message: str = "", *, parent: int | None = None, leave_open: bool = False
+    ) -> str:
+        """Make the changes of another branch's commit here, as a new commit; its hash. Otherwise as `revert`."""
+        taken = self._revision(commit)
+        self._session.flush()
+        return self._made(self._merging.cherry_pick(taken, message, parent=parent, leave_open=leave_open))
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """The open conflicts of the merge that is under way, by path; none where no merge is."""
+        self._session.require_open()
+        return self._merging.conflicts()
+
+    def resolve(self, path: str, choice: Choice) -> None:
+        """Settle the conflict at `path` (as in a mount: `images/7.npy`): stage what `ours` or `theirs` has, or `delete`.
+
+        NotFound (a KeyError) without such a conflict, NoMergeUnderWay (a RuntimeError) without a merge.
+        """
+        self._session.flush()
+        self._merging.resolve(split_path(path), choice)
+
+    def abort_merge(self) -> None:
+        """Give the merge that is under way up: the branch is as before it, without anything staged. NoMergeUnderWay."""
+        self._session.flush()
+        self._merging.abort()
+
+    @property
+    def _merging(self) -> Merging:
+        self._session.require_open()
+        return self._engine.merging(self._branch)
+
+    def _made(self, result: MergeResult) -> str:
+        return hexed(result.commit) if result.commit is not None else ""
+
     def amend(self, message: str | None = None) -> str:
         """Put a commit of everything staged in the last one's place, with its message unless one is given; the new one's name.
 
@@ -195,8 +253,7 @@ class WriterCheckout(Checkout):
         """
         self._session.flush()
         source = self._engine.snapshot(self._revision(commit or self._branch))
-        names = tuple(name for name in path.encode("utf-8", "surrogateescape").split(b"/") if name)
-        restore(self._session.working_tree, source, names, remove=remove)
+        restore(self._session.working_tree, source, split_path(path), remove=remove)
 
     def _revision(self, text: str) -> Digest:
         try:

@@ -17,7 +17,7 @@ from storage.engine import Engine
 from storage.errors import NotFound, UnknownRevision
 from storage.metadata import FOLDER
 from storage.model.digest import Digest
-from storage.model.history import best_common_ancestors
+from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, Schema
 from storage.session import Session
@@ -220,7 +220,7 @@ def three_way(engine: Engine, here: Tree, there: Tree) -> DiffAndConflicts:
 
 
 def _bases(engine: Engine, a: Digest | None, b: Digest | None) -> list[Digest]:
-    return best_common_ancestors(engine.commit_record, a, b) if a is not None and b is not None else []
+    return merge_bases(engine.commit_record, a, b) if a is not None and b is not None else []
 
 
 def two_way(engine: Engine, old: Tree, new: Tree) -> DiffOut:

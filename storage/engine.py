@@ -23,6 +23,7 @@ from storage.errors import (
     RepositoryExists,
 )
 from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
+from storage.merging import Merging
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
@@ -33,6 +34,7 @@ from storage.snapshot import Snapshot
 from storage.stores.compare import Comparison, Difference, Tree
 from storage.stores.contents import Content, open_content, same_contents, settled_value
 from storage.stores.log import Log, failed_segments
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
@@ -83,6 +85,7 @@ class Engine(References):
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
+        merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
             index,
             self._log,
@@ -90,6 +93,7 @@ class Engine(References):
             self._refs,
             self._staging,
             committer,
+            merger,
             self._origin,
             self.author,
         )
@@ -195,6 +199,10 @@ class Engine(References):
             if tree is None:
                 tree = self._trees[branch] = WorkingTree(self._parts, branch)
             return tree
+
+    def merging(self, branch: str) -> Merging:
+        """Merging into a branch, and the merge of it that is under way. NotFound."""
+        return Merging(self._parts, self.working_tree(branch))
 
     def diff(self, old: Digest | None, new: Digest) -> Iterator[Difference]:
         """What differs between two commits (None: nothing), by path."""

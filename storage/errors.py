@@ -14,6 +14,7 @@ right thing. The first line of a class docstring says what happened; instances c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class ArborError(Exception):
@@ -136,7 +137,11 @@ class NothingToCommit(State, RuntimeError):
 
 
 class StagedWork(State, RuntimeError):
-    """The branch has staged work that this would drop."""
+    """The branch has staged work that this would drop, or mix with its own changes. `paths` are some of it, where known."""
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 class NothingToUndo(State, RuntimeError):
@@ -145,6 +150,30 @@ class NothingToUndo(State, RuntimeError):
 
 class NotMerged(State, RuntimeError):
     """The branch has commits that no other branch or tag holds."""
+
+
+class MergeConflict(State, ValueError):
+    """Both sides changed the same: nothing was merged. `conflicts` says what, with base, ours and theirs of each."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class MergeUnderWay(State, RuntimeError):
+    """A merge of the branch is not finished: resolve its conflicts and commit, or abort it."""
+
+
+class OpenConflicts(MergeUnderWay):
+    """Conflicts of the merge that is under way are not resolved yet. `conflicts` says which."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class NoMergeUnderWay(State, RuntimeError):
+    """No merge of the branch is under way."""
 
 
 class ReadOnly(State, PermissionError):

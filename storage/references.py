@@ -13,8 +13,8 @@ from storage.model.digest import Digest
 from storage.model.names import check_ref_name
 from storage.model.records import Commit, Fence
 from storage.stores.objects import Objects
-from storage.stores.operations import Operations, Plan, Work, fence_of, inverse, return_to
-from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, TagRef, change_refs, encode_tag
+from storage.stores.operations import Operations, Plan, Work, inverse, return_to
+from storage.stores.refs import BRANCH, HEAD, MERGE, TAG, BranchRef, TagRef, change_refs, encode_tag, fence_of
 from storage.stores.revisions import Operation, Revisions
 from storage.stores.transaction import Folded, root_of
 from storage.stores.writers import WriterLocks
@@ -95,6 +95,7 @@ class References:
             updates = [(BRANCH + old, ref.encode(), b""), (BRANCH + new, b"", ref.encode())]
             if self._parts.refs.head(txn) == old:
                 updates.append((HEAD, old.encode(), new.encode()))
+            updates += self._merge_moved(txn, old, new)
             self.change_refs(txn, f"branch renamed: {old} to {new}", updates)
 
     def remove_branch(self, name: str, *, force: bool = False) -> None:
@@ -106,7 +107,9 @@ class References:
                 raise BranchInUse(f"{name!r} is the default branch: make another one the default first")
             if not force and not self._is_merged(txn, name, ref.tip):
                 raise NotMerged(f"branch {name!r} has commits that no other branch or tag holds")
-            return Plan(f"branch removed: {name}", [(BRANCH + name, ref.encode(), b"")])
+            return Plan(
+                f"branch removed: {name}", [(BRANCH + name, ref.encode(), b""), *self._merge_moved(txn, name, "")]
+            )
 
         def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
             self._require_no_writer(plan, folded)
@@ -114,6 +117,15 @@ class References:
                 raise NotMerged(f"branch {name!r} has staged work that is not committed")
 
         self._performer.perform(planned, check)
+
+    def _merge_moved(self, txn: Txn, old: str, new: str) -> list[tuple[str, bytes, bytes]]:
+        """What becomes of a merge under way on a branch that is renamed, or removed (no new name)."""
+        refs = self._parts.refs
+        under_way = refs.raw(txn, MERGE + old)
+        if not under_way:
+            return []
+        moved = [(MERGE + new, refs.raw(txn, MERGE + new), under_way)] if new else []
+        return [(MERGE + old, under_way, b""), *moved]
 
     def _require_no_writer(self, plan: Plan, folded: Mapping[str, Folded]) -> None:
         for name in plan.released:

@@ -324,6 +324,18 @@ class Repository:
         engine.remove_branch(name, force=force_delete)
         return BranchHead(name, hexed(tip) if tip is not None else "")
 
+    def merge(self, message: str, master_branch: str, dev_branch: str) -> str:
+        """Merge a branch (or any revision) into another branch; the hash of the new last commit of that one.
+
+        Where `master_branch` has nothing of its own it moves there: no commit is made and `message` is not used. ValueError
+        for names that are not there; WriterLockHeld (a PermissionError) while a writer has the branch; StagedWork (a
+        RuntimeError) while anything is staged on it; MergeConflict (a ValueError), with its `conflicts`, where both changed
+        the same, and nothing is changed. A writer checkout's `merge` can leave conflicts open to be resolved.
+        """
+        engine = self._opened()
+        with self._writer(engine, _known_branch(engine, master_branch, default=False)) as writer:
+            return writer.merge(message, dev_branch)
+
     def list_tags(self) -> list[str]:
         """The names of all tags."""
         return sorted(self._opened().tags())

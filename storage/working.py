@@ -34,6 +34,8 @@ from storage.stores.contents import (
     same_contents,
 )
 from storage.stores.log import Log
+from storage.stores.merge_state import MergeState, read_state, require_resolved
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
@@ -58,6 +60,7 @@ class Parts:
     refs: Refs
     staging: Staging
     committer: Committer
+    merger: Merger
     origin: bytes
     author: Author
 
@@ -237,15 +240,33 @@ class WorkingReader:
     def status(self) -> list[StatusRow]:
         """What differs from the tip, by path. A directory moved or removed whole is one row.
 
-        A walk of staged rows; where a commit was taken back, of what differs between the tip and the tree they lie over, too.
+        A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
+        tree they lie over, too.
         """
         with self._p.index.read() as txn:
             return sorted(self._from_tip(txn), key=lambda row: row.path)
 
     def is_dirty(self) -> bool:
-        """Whether anything differs from the tip."""
+        """Whether anything differs from the tip, or a merge is under way."""
         with self._p.index.read() as txn:
-            return next(self._from_tip(txn), None) is not None
+            return self._merging(txn) is not None or next(self._from_tip(txn), None) is not None
+
+    def merging(self) -> MergeState | None:
+        """The merge that is under way on the branch, None where there is none."""
+        with self._p.index.read() as txn:
+            return self._merging(txn)
+
+    def require_resolved(self) -> None:
+        """OpenConflicts, naming them, while a merge is under way that has any."""
+        with self._p.index.read() as txn:
+            state = self._merging(txn)
+            if state is not None:
+                ref = self._p.refs.branch(txn, self.branch)
+                require_resolved(self._p.objects, self._p.staging, txn, ref, state)
+
+    def _merging(self, txn: Txn) -> MergeState | None:
+        ref = self._p.refs.branch(txn, self.branch)
+        return read_state(self._p.refs, self._p.staging, txn, self.branch, ref)
 
     def standing(self) -> Tree:
         """The whole tree as it stands at this moment, for comparing: all staged rows, read in one transaction."""

@@ -193,6 +193,31 @@ class WorkingTree(WorkingReader):
         if next(self._merged(txn, where, b""), None) is not None:
             raise NotEmpty(f"{path_text(path)} is not empty")
 
+    def put_entry(self, path: Path, entry: Entry | None) -> None:
+        """Stage a committed entry as it is, a directory with all below it; None: nothing is there. One row.
+
+        Replaces whatever is there. NotFound where there is no directory above it.
+        """
+        parent, name = split(path)
+        with self._change() as change:
+            directory = change.directory(parent)
+            found = change.find(directory, name)
+            if found is not None:
+                change.drop(found)
+            if entry is None:
+                change.remove(directory, name)
+            else:
+                change.put(directory, name, encode_head(entry), self._p.staging.value(entry.value), new=found is None)
+
+    def put_attributes(self, path: Path, attributes: Attributes) -> None:
+        """Give an entry that mode, owner and xattrs; what else it has stays."""
+
+        def changed(entry: Entry) -> Entry:
+            mode, uid, gid, xattrs = attributes.mode, attributes.uid, attributes.gid, attributes.xattrs
+            return replace(entry, attributes=replace(entry.attributes, mode=mode, uid=uid, gid=gid, xattrs=xattrs))
+
+        self._edit_entry(path, changed, None)
+
     def rename(self, old: Path, new: Path, *, replace: bool = True) -> None:
         """Move an entry, atomically, over an existing one of its kind if `replace`.
 
@@ -400,7 +425,8 @@ class WorkingTree(WorkingReader):
     def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:
             staged = change.directory(directory)
-            change.put_many(staged, rows)
+            # In a merge, writing what is there says that it is right.
+            change.put_many(staged, rows, again=self._merging(change.txn) is not None)
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""

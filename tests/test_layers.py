@@ -23,7 +23,7 @@ LAYERS = [
     ["storage.disk"],
     ["storage.stores"],
     ["storage.home"],
-    ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring"],
+    ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],
     ["storage.references"],
     ["storage.engine"],
     ["storage.session"],

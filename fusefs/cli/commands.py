@@ -8,7 +8,22 @@ from typing import Any
 
 import click
 
-from fusefs.cli import back, care, diff, doctor, history, init, log, mounting, oplog, refs, show, stats, transfer
+from fusefs.cli import (
+    back,
+    care,
+    diff,
+    doctor,
+    history,
+    init,
+    log,
+    merging,
+    mounting,
+    oplog,
+    refs,
+    show,
+    stats,
+    transfer,
+)
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -84,6 +99,10 @@ for command in (
     history.commit,
     show.show,
     diff.diff,
+    merging.merge,
+    merging.resolve,
+    merging.revert,
+    merging.cherry_pick,
     refs.branch,
     refs.tag,
     back.reset,

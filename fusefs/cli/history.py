@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fusefs.cli.location import Location
+from fusefs.cli.merging import merging_json, merging_text
 from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, printable, shown
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
@@ -23,7 +24,7 @@ Names = Mapping[Digest, list[str]]
 @json_option
 @click.pass_obj
 def status(location: Location, branch: str | None, as_json: bool) -> None:
-    """List what is staged on BRANCH (default: the one you stand in, else the default branch).
+    """List what is staged on BRANCH (default: the one you stand in, else the default branch), and open conflicts.
 
     Staged work is what was written since the last commit, in a mount or by the Python API. It survives
     unmounting and restarts.
@@ -37,10 +38,15 @@ def status(location: Location, branch: str | None, as_json: bool) -> None:
         branch = branch or location.branch(engine)
         changes = engine.working_tree(branch).status()
         tip = engine.branches().get(branch)
+        merging = engine.merging(branch)
+        under_way, conflicts = merging.under_way(), merging.conflicts()
     if as_json:
         listed = [change_json(row.path, row.change, row.kind) for row in changes]
-        print_json({"branch": branch, "commit": hexed(tip) if tip else None, "changes": listed})
+        told = {"merge": merging_json(under_way, conflicts)} if under_way is not None else {}
+        print_json({"branch": branch, "commit": hexed(tip) if tip else None, "changes": listed, **told})
         return
+    if under_way is not None:
+        click.echo(merging_text(under_way, conflicts))
     click.echo(f"On branch {branch}, {counted(len(changes), 'change') if changes else 'nothing'} staged.")
     for row in changes:
         click.echo(change_text(row.path, row.change, row.kind))

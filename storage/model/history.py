@@ -157,26 +157,41 @@ def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> b
     return False
 
 
-def best_common_ancestors(load: Callable[[Digest], Commit], a: Digest, b: Digest) -> list[Digest]:
-    """The common ancestors of two commits (each its own ancestor, too) that are no ancestor of another one, newest first.
+_OURS, _THEIRS, _BEHIND = 1, 2, 4
 
-    One for most histories, several after criss-cross merges, none for unrelated ones. Costs a walk over what is not
-    older than the answer, as far as times are right; the answer is right whatever they are.
+
+def merge_bases(load: Callable[[Digest], Commit], ours: Digest, theirs: Digest) -> list[Digest]:
+    """The best common ancestors: those from which no other common ancestor comes. Newest first, empty without any.
+
+    A commit counts as its own ancestor. The graph alone decides; times only choose which commit is looked at next, so
+    that in most histories no more is read than what lies between the two and where they part.
     """
-    ours, theirs, stale = 1, 2, 4
-    marks = {a: ours}
-    marks[b] = marks.get(b, 0) | theirs
+    marks = {ours: _OURS}
+    marks[theirs] = marks.get(theirs, 0) | _THEIRS
     queue = [(-load(digest).time, digest) for digest in marks]
     heapq.heapify(queue)
-    while any(marks[digest] & stale == 0 for _, digest in queue):
+    open_ends = set(marks)
+    common = set()
+    while open_ends:
         _, digest = heapq.heappop(queue)
-        mark = marks[digest] & (ours | theirs | stale)
-        handed = mark | stale if mark & ours and mark & theirs else mark
+        open_ends.discard(digest)
+        mark = marks[digest]
+        if mark & _OURS and mark & _THEIRS:
+            common.add(digest)
+            mark |= _BEHIND
         for parent in load(digest).parents:
-            if marks.get(parent, 0) | handed != marks.get(parent, 0):
-                marks[parent] = marks.get(parent, 0) | handed
-                heapq.heappush(queue, (-load(parent).time, parent))
-    both = [digest for digest, mark in marks.items() if mark & ours and mark & theirs and not mark & stale]
-    # Where clocks were wrong, one may still stand behind another.
-    best = [one for one in both if not any(one != other and is_ancestor(load, one, other) for other in both)]
-    return sorted(best, key=lambda digest: (-load(digest).time, digest))
+            before = marks.get(parent, 0)
+            if before | mark == before:
+                continue
+            marks[parent] = before | mark
+            heapq.heappush(queue, (-load(parent).time, parent))
+            if marks[parent] & _BEHIND:
+                open_ends.discard(parent)
+            else:
+                open_ends.add(parent)
+    best = [digest for digest in common if not marks[digest] & _BEHIND]
+    best.sort(key=lambda digest: (-load(digest).time, digest))
+    if len(best) == 1:
+        return best
+    # Where clocks were wrong, an ancestor of another one may not have been reached from it yet.
+    return [one for one in best if not any(other != one and is_ancestor(load, one, other) for other in best)]

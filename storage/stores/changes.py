@@ -172,8 +172,8 @@ class Change:
         group.unchanged.discard(name)
         group.rows[name] = (name, head, value)
 
-    def put_many(self, directory: int, rows: Sequence[LeafRow]) -> None:
-        """Stage many entries; those that stand there already with the same contents stay as they are.
+    def put_many(self, directory: int, rows: Sequence[LeafRow], *, again: bool = False) -> None:
+        """Stage many entries; unless `again`, those that stand there already with the same contents stay as they are.
 
         Others keep mode, owner and xattrs of what they replace.
 
@@ -193,7 +193,7 @@ class Change:
             if found is None:
                 group.rows[name] = row
                 group.stamped = True
-            elif not self._same(found, name, head, value):
+            elif not self._same(found, name, head, value) or again:
                 group.rows[name] = (name, _with_kept(head, found.entry), value)
 
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:

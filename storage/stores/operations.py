@@ -16,10 +16,10 @@ from storage.disk.index import Index, Txn
 from storage.disk.segments import SegmentKind
 from storage.errors import BranchInUse, Conflict, NothingToUndo, StagedWork
 from storage.model.digest import Digest
-from storage.model.records import Author, Entry, Fence, Kind, RefsRecord, decode_entry, encode_head
+from storage.model.records import Author, Entry, Fence, Kind, RefsRecord, decode_entry
 from storage.stores.log import Log
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs, change_refs, ref_text, require_refs
+from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs, change_refs, fence_of, ref_text, require_refs, stored
 from storage.stores.revisions import Operation
 from storage.stores.staging import StagedDirectory, Staging
 from storage.stores.transaction import ATTEMPTS, Committer, Folded, root_of
@@ -227,7 +227,7 @@ class Operations:
             updates=plan.updates,
             fences=fences,
             dropped=[(branch, ref.root_id) for branch, ref in plan.vanishing],
-            kept=[(ref.root_id, *_stored(folded[branch].root)) for branch, ref in going],
+            kept=[(ref.root_id, *stored(folded[branch].root)) for branch, ref in going],
             redrawn=[fence.branch for fence in fences],
             origin=self._origin,
         )
@@ -271,13 +271,3 @@ class Operations:
         found = read.get(self._objects.node, root, name)
         entry = None if found is None else decode_entry(*found)
         return entry.root if entry is not None and entry.kind is Kind.DIRECTORY else None
-
-
-def fence_of(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
-    """What puts a branch's working tree on `root`; rows up to the sequence number `upto` go."""
-    return Fence(branch, root_id, upto, *_stored(root), [], [])
-
-
-def _stored(root: Entry) -> tuple[bytes, bytes]:
-    assert isinstance(root.value, bytes)
-    return encode_head(root), root.value

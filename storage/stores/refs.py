@@ -16,7 +16,7 @@ from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
-from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
+from storage.model.records import MALFORMED, Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
 from storage.stores.log import Log
 from storage.stores.staging import (
     StagedDirectory,
@@ -29,7 +29,7 @@ from storage.stores.staging import (
 )
 from storage.tree.node import EMPTY
 
-BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
+BRANCH, TAG, HEAD, MERGE = "branch/", "tag/", "HEAD", "merge/"
 KEY_MAX = 511
 """LMDB's keys are no longer."""
 _BRANCH_VALUE = struct.Struct("<32sQ")
@@ -192,6 +192,8 @@ def ref_text(name: str, value: bytes) -> str:
     """A ref's stored bytes as text: a commit's digits, HEAD's branch; empty where it does not exist."""
     if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
         return hexed(Digest(value[:DIGEST_SIZE]))
+    if name.startswith(MERGE) and value:
+        return "a merge under way"
     if name.startswith(TAG) and value:
         return hexed(Digest(decode_tag(value).digest))
     return value.decode("utf-8", "backslashreplace")
@@ -201,3 +203,14 @@ def require_absent(txn: Txn, index: Index, name: str, what: str) -> None:
     """Exists if the ref is there already."""
     if txn.get(name.encode(), db=index.refs) is not None:
         raise Exists(f"there is already a {what}")
+
+
+def fence_of(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
+    """What puts a branch's working tree on `root`; rows up to the sequence number `upto` go."""
+    return Fence(branch, root_id, upto, *stored(root), [], [])
+
+
+def stored(root: Entry) -> tuple[bytes, bytes]:
+    """Head and value of a root directory, as records hold them."""
+    assert isinstance(root.value, bytes)
+    return encode_head(root), root.value

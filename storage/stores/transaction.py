@@ -38,8 +38,9 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.log import END, Log
+from storage.stores.merge_state import MergeState, read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, BranchRef, Refs, change_refs
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
@@ -136,18 +137,22 @@ class Committer:
     def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
+            merging = read_state(self._refs, self._staging, txn, branch, ref)
+            if merging is not None:
+                require_resolved(self._objects, self._staging, txn, ref, merging)
             folded = self.fold(txn, ref)
-        if folded.is_clean:
+        if folded.is_clean and merging is None:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
-        parents = (ref.tip,) if ref.tip else ()
+        parents = merging.parents if merging is not None else (ref.tip,) if ref.tip else ()
         commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
-        return self._move(branch, ref, folded, commit, "commit: ")
+        return self._move(branch, ref, folded, commit, "commit: ", merging)
 
     def _attempt_to_amend(
         self, branch: str, message: str | None, author: Author, metadata: dict[str, str] | None
     ) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
+            require_no_merge(read_state(self._refs, self._staging, txn, branch, ref), branch)
             folded = self.fold(txn, ref)
         if ref.tip is None:
             raise NothingToCommit(f"branch {branch!r} has no commit to amend")
@@ -159,7 +164,15 @@ class Committer:
         commit = Commit(folded.root, tip.parents, author, time.time_ns(), text, facts)
         return self._move(branch, ref, folded, commit, "amend: ")
 
-    def _move(self, branch: str, ref: BranchRef, folded: Folded, commit: Commit, what: str) -> Digest:
+    def _move(
+        self,
+        branch: str,
+        ref: BranchRef,
+        folded: Folded,
+        commit: Commit,
+        what: str,
+        merging: MergeState | None = None,
+    ) -> Digest:
         """Store the commit, and make it the branch's tip if that is still the one folded onto."""
         self._objects.put_nodes(folded.fresh)
         digest = self._objects.put_commit(commit)
@@ -168,6 +181,8 @@ class Committer:
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = what + (commit.message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            if merging is not None:
+                updates.append((MERGE + branch, merging.encode(), b""))
             txn.put(digest, number_key(commit.time), db=self._index.commits)
             change_refs(
                 self._index,

@@ -228,6 +228,22 @@ class Script:
             lambda: self.engine.create_branch(name, self._tip("main")),
         )
 
+    def merge(self, name: str, brought: str) -> None:
+        """Merge a branch whose only new entry is `brought` into main, which has something of its own."""
+        refs, message, tip = self.promise.refs, f"commit {len(self.promise.commits)}", self._tip(name)
+
+        def edit(tree: Tree) -> Tree:
+            return {**tree, ("main", brought): tree[name, brought]}
+
+        merged = edit(self.promise.trees[-1])
+        self.promise.commits[message] = {path[1:]: thing for path, thing in merged.items() if path[0] == "main"}
+        self._change_refs(
+            Refs({**refs.branches, "main": message}, refs.tags, refs.head),
+            edit,
+            lambda: self.engine.merging("main").merge(tip, message),
+        )
+        self.promise.make_safe()
+
     def rename_branch(self, old: str, new: str) -> None:
         refs = self.promise.refs
         after = {new if name == old else name: message for name, message in refs.branches.items()}
@@ -264,7 +280,7 @@ def _take(tree: Tree, top: tuple[str, ...]) -> Tree:
 
 
 def run(script: Script, rng: random.Random) -> None:
-    """Everything that changes a repository: small and large files, names, attributes, commits, branches, tags."""
+    """Everything that changes a repository: small and large files, names, attributes, commits, branches, a merge, tags."""
     script.make("d")
     script.put("d/small", b"one")
     script.put("large", rng.randbytes(200_000))
@@ -297,6 +313,7 @@ def run(script: Script, rng: random.Random) -> None:
     script.rename("numbers", "figures")
     script.set_attributes("", 0o750, b"the root")
     script.commit()
+    script.merge("another", "elsewhere")
     script.open_without_index()
     script.tag("second")
     script.untag("first")

@@ -42,6 +42,7 @@ from storage.model.records import (
     encode_record,
 )
 from storage.model.samples import BytesSource, array_from, make_schema, parse_header, read_file_form
+from storage.stores.merge_state import MergeState, decode_state
 from storage.stores.recovery import read_stage_payload
 from storage.stores.refs import BranchRef, TagRef, decode_tag, encode_tag
 from storage.tree.node import BadNode, Child, Inner, Sums, decode, encode_inner, encode_leaf
@@ -120,6 +121,7 @@ COMMIT = Commit(directory_entry(D, 1, 2, 3), (D, D), Author("a", "b"), 12, "a me
 REFS = RefsRecord(
     1, "a", "b", [("branch/x", b"", b"y")], [Fence("x", 1, 2, HEADS[0], b"v", [(1, D)], [(1, b"n", HEADS[0], 3)])]
 )
+MERGE = MergeState("merge", "dev", D, [D], D, b"", D, "m", 5, [([b"d", b"f"], "both-changed"), ([], "both-added")], [1])
 STAGE = StageRecord("main", [(1, D)], [2], [(1, 5, len(encode_leaf(ROWS)))], [(1, HEADS[0])], [])
 PAYLOAD = len(encode_record(STAGE)).to_bytes(4, "little") + encode_record(STAGE) + encode_leaf(ROWS)
 
@@ -149,6 +151,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
     "operation": (decode_refs_record, [encode_record(REFS)], (Corrupt,)),
     "staging": (decode_stage_record, [encode_record(STAGE)], (Corrupt,)),
     "staging with rows": (lambda data: read_stage_payload(data, 0), [PAYLOAD], (Corrupt, BadNode)),
+    "merge": (decode_state, [MERGE.encode()], (Corrupt,)),
     "chunks": (decode_chunks, [encode_chunks([ChunkRef(D, 5), ChunkRef(D, 2**32 - 1)])], (Corrupt,)),
     "node": (usable_node, [encode_leaf(ROWS), encode_leaf(ROWS[:1]), *INNER], (BadNode,)),
     "inner node": (usable_node, INNER, (BadNode,)),
@@ -186,8 +189,9 @@ DEEP = b"\x91" * NESTED + b"\xc0"
         (decode_refs_record, b"\x97" + encode_record(REFS)[1:] + DEEP),
         (decode_stage_record, b"\x97" + encode_record(STAGE)[1:] + DEEP),
         (decode_tag, b"\x94" + encode_tag(TagRef(D, "message", 5))[1:] + DEEP),
+        (decode_state, b"\x9c" + MERGE.encode()[1:] + DEEP),
     ],
-    ids=["attributes", "commit", "operation", "staging", "tag"],
+    ids=["attributes", "commit", "operation", "staging", "tag", "merge"],
 )
 def test_unknown_fields_nested_too_deep(reader, data):
     with pytest.raises(Corrupt):

@@ -23,7 +23,7 @@ from storage.model.samples import BytesSource
 from tests.fuzz.mutations import FUZZ, NESTED, mutated
 
 WRITE = os.O_WRONLY
-CONTROL_FILES = [b"commit", b"status", b"status.json", b"log", b"log.json", b"errors", b"errors.json"]
+CONTROL_FILES = [b"commit", b"merge", b"status", b"status.json", b"log", b"log.json", b"errors", b"errors.json"]
 
 
 @pytest.fixture
@@ -120,8 +120,9 @@ class TestControlFiles:
             if handle is not None:
                 foreseen(lambda: handle.write(offset, data))
             foreseen(lambda: control.child(name).truncate(offset))
-            if name != b"commit":
-                assert handle is None or handle.submit() is None
+            job = handle.submit() if handle is not None and name != b"commit" else None
+            assert job is None or name == b"merge"
+            foreseen(job or (lambda: None))
 
         examine()
         readable(control)
@@ -130,7 +131,7 @@ class TestControlFiles:
     def test_names_in_it(self, top, where):
         control = top.child(where).child(b"main" if where == b"branches" else b"v1").child(b".arborfs")
         there = [name for name, _, _ in control.listing().entries(0)]
-        assert set(there) <= {*CONTROL_FILES, b"rejected", b"diff", b"stats.json"}
+        assert set(there) <= {*CONTROL_FILES, b"rejected", b"diff", b"conflicts", b"stats.json"}
 
         @FUZZ
         @given(st.binary(min_size=1, max_size=300))

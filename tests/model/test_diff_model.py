@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from storage.engine import Engine
 from storage.errors import ArborError
-from storage.model.history import best_common_ancestors, is_ancestor
+from storage.model.history import is_ancestor, merge_bases
 from storage.model.records import Attributes, Author, Commit, Entry, Kind, sample_head
 from storage.model.samples import BytesSource, make_schema
 
@@ -130,7 +130,7 @@ def check(engine, old, new, one, other):
 
 @settings(deadline=None)
 @given(st.data())
-def test_best_common_ancestors_are_those_that_no_other_one_descends_from(data):
+def test_merge_bases_are_those_that_no_other_one_descends_from(data):
 
     commits = {}
     for number in range(data.draw(st.integers(2, 9))):
@@ -142,7 +142,7 @@ def test_best_common_ancestors_are_those_that_no_other_one_descends_from(data):
     a, b = data.draw(st.sampled_from(sorted(commits))), data.draw(st.sampled_from(sorted(commits)))
     common = [c for c in commits if is_ancestor(load, c, a) and is_ancestor(load, c, b)]
     best = {c for c in common if not any(c != d and is_ancestor(load, c, d) for d in common)}
-    found = best_common_ancestors(load, a, b)
+    found = merge_bases(load, a, b)
     assert set(found) == best and len(found) == len(best)
 
 

@@ -215,11 +215,13 @@ class TestControl:
         assert ".arborfs" not in os.listdir(mount.main)
         names = [
             "commit",
+            "conflicts",
             "diff",
             "errors",
             "errors.json",
             "log",
             "log.json",
+            "merge",
             "rejected",
             "stats.json",
             "status",
