@@ -303,3 +303,19 @@ def test_deep_directories(engine):
     tree.put_file((*path, b"file"), BytesSource(b"changed"), mtime=7)
     ((_, changed, *_), (_, other, *_)) = rows(engine.compared(standing, engine.standing("main")))
     assert changed == "other" and other.endswith("/d/file")
+
+
+def test_what_a_soft_reset_left_staged(engine, tree):
+    """The staged rows then lie over another tree than the tip's."""
+    first = tree.tip()
+    tree.put_file((b"one", b"007"), BytesSource(b"second"), mtime=8)
+    tree.remove((b"two", b"008"))
+    second = tree.commit("second")
+    tree.put_file((b"one", b"009"), BytesSource(b"staged"), mtime=8)
+    wanted = rows(engine.compared(engine.committed(first), engine.standing("main")))
+    assert wanted == [("changed", "one/007"), ("changed", "one/009"), ("removed", "two/008")]
+    engine.reset_soft("main", first)
+    standing = engine.standing("main")
+    assert standing.commit == first
+    assert rows(engine.compared(engine.committed(first), standing)) == wanted
+    assert rows(engine.compared(engine.committed(second), standing)) == [("changed", "one/009")]
