@@ -109,6 +109,24 @@ class Script:
         self.engine.create_branch(name)
         self.promise.branches.add(name)
 
+    def undo_commit(self) -> None:
+        """What it took is staged again: no file changes."""
+        self.engine.undo()
+        self.promise.safe = len(self.promise.trees) - 1
+
+    def reset_and_undo(self) -> None:
+        """Drop what is staged on main, and bring it back."""
+        before, tip = dict(self.promise.trees[-1]), self.engine.branches()["main"]
+        assert tip is not None
+        committed = dict(next(tree for digest, tree in self.promise.commits if digest == tip))
+        others = {path: data for path, data in before.items() if path[0] != "main"}
+        self.promise.trees.append(others | {("main", *path): data for path, data in committed.items()})
+        self.engine.reset_hard("main", tip)
+        self.promise.safe = len(self.promise.trees) - 1
+        self.promise.trees.append(before)
+        self.engine.undo()
+        self.promise.safe = len(self.promise.trees) - 1
+
 
 def run(script: Script, rng: random.Random) -> None:
     """Everything that changes a repository: small and large files, several commits, branches, tags."""
@@ -138,6 +156,9 @@ def run(script: Script, rng: random.Random) -> None:
             script.sync()
     script.put("middling", rng.randbytes(50_000))
     script.commit()
+    script.undo_commit()
+    script.put("d/small", b"six")
+    script.reset_and_undo()
     script.remove("large")
     script.put("last", b"staged and never synced")
 
