@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import asdict
+
 from fusefs.handles import Handle, Listing, NameListing, TextHandle
 from fusefs.layout import LONG, NEVER, Owner, Stat
 from fusefs.nodes import Node, Refused
@@ -245,8 +247,8 @@ def top_control(owner: Owner, report: Report) -> ControlDirectory:
     return ControlDirectory(owner, _statistics(owner, report))
 
 
-def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDirectory:
-    """`.arborfs` of a working tree."""
+def branch_control(engine: Engine, branch: Branch, report: Report, diff: Node) -> ControlDirectory:
+    """`.arborfs` of a working tree; `diff` is the directory of that name."""
     owner, rejections = branch.owner, branch.rejections
     return ControlDirectory(
         owner,
@@ -258,14 +260,15 @@ def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDir
             b"log": ControlFile(owner, lambda: log_text(engine, branch.tree.tip())),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, branch.tree.tip()))),
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
-            b"errors.json": ControlFile(owner, lambda: _json(rejections.errors())),
+            b"errors.json": ControlFile(owner, lambda: _json([asdict(error) for error in rejections.errors()])),
             b"rejected": RejectedDirectory(owner, rejections),
+            b"diff": diff,
         },
     )
 
 
-def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report) -> ControlDirectory:
-    """`.arborfs` of a snapshot."""
+def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report, diff: Node) -> ControlDirectory:
+    """`.arborfs` of a snapshot; `diff` is the directory of that name."""
     return ControlDirectory(
         owner,
         _statistics(owner, report)
@@ -273,6 +276,7 @@ def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Repor
             b"commit": ControlFile(owner, lambda: _tip_text(commit)),
             b"log": ControlFile(owner, lambda: log_text(engine, commit)),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, commit))),
+            b"diff": diff,
         },
     )
 
@@ -327,9 +331,9 @@ def _moment(commit: Commit) -> str:
 def _errors(rejections: Rejections) -> str:
     lines = []
     for error in rejections.errors():
-        when = datetime.fromtimestamp(error["time"] / 1e9, UTC).isoformat(timespec="seconds")
-        kept = f" (kept as rejected/{error['kept']})" if error["kept"] else ""
-        lines.append(f"{when}  {error['path']}: {error['reason']}{kept}\n")
+        when = datetime.fromtimestamp(error.time / 1e9, UTC).isoformat(timespec="seconds")
+        kept = f" (kept as rejected/{error.kept})" if error.kept else ""
+        lines.append(f"{when}  {error.path}: {error.reason}{kept}\n")
     return "".join(lines)
 
 

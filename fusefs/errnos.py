@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from fusefs.nodes import CrossDevice, NameTooLong, NoAttribute, NoXattrs, Refused, Stale
+from fusefs.nodes import CrossDevice, NameTooLong, NoAttribute, NoRoom, NoXattrs, Refused, Stale
 from fusefs.statistics import Statistics
 from storage import errors
 
@@ -24,6 +24,7 @@ ERRNOS: dict[type[BaseException], int] = {
     Refused: errno.EPERM,
     Stale: errno.ESTALE,
     NoAttribute: errno.ENODATA,
+    NoRoom: errno.ENOSPC,
     NoXattrs: errno.ENOTSUP,
     errors.InvalidName: errno.EINVAL,
     errors.SchemaMismatch: errno.EINVAL,

@@ -84,6 +84,9 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find an entry by name."""
         directory = self._table[parent_inode]
+        job = directory.pending()
+        if job is not None:
+            await self._lanes.read(job)
         try:
             node = directory.child(name)
         except NotFound:
@@ -358,6 +361,9 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """List entries with their stat from a position on."""
         listing = self._directories[fh]
+        job = listing.node.pending()
+        if job is not None:
+            await self._lanes.read(job)
         for at in range(start_id, DOTS):
             if not pyfuse3.readdir_reply(token, b".." if at else b".", _directory_only(listing.node), at + 1):
                 return

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from storage.datasets import Datasets
+from storage.diffing import Differ, WriterDiffer
 from storage.engine import Engine
 from storage.errors import NotFound, NothingToCommit, UnknownRevision
 from storage.metadata import Metadata
@@ -65,6 +66,13 @@ class ReaderCheckout(Checkout):
     def __init__(self, engine: Engine, commit: Digest) -> None:
         super().__init__(Session(engine.snapshot(commit)))
         self._commit = commit
+        self._differ = Differ(engine, self._session, lambda: engine.committed(commit))
+
+    @property
+    def diff(self) -> Differ:
+        """What differs between this commit and others."""
+        self._session.require_open()
+        return self._differ
 
     @property
     def commit_hash(self) -> str:
@@ -93,6 +101,13 @@ class WriterCheckout(Checkout):
         self._release = release
         self._tree = engine.working_tree(branch)
         super().__init__(Session(self._tree))
+        self._differ = WriterDiffer(engine, self._session, self._tree.standing)
+
+    @property
+    def diff(self) -> WriterDiffer:
+        """What is staged, and what differs between the branch as it stands and other states."""
+        self._session.require_open()
+        return self._differ
 
     @property
     def branch_name(self) -> str:

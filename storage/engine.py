@@ -19,20 +19,24 @@ from storage.disk.locks import Owner, Presence
 from storage.disk.segments import FORMAT_VERSION, SegmentKind, Segments
 from storage.errors import (
     Corrupt,
+    NotFound,
     RepositoryExists,
 )
 from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
-from storage.model.records import Author, Commit, Entry, Kind, decode_entry
+from storage.model.names import path_text
+from storage.model.records import MALFORMED, Author, Commit, Entry, Kind, Schema, decode_entry
 from storage.references import References, new_root
 from storage.snapshot import Snapshot
-from storage.stores.compare import Difference, differences
+from storage.stores.compare import Comparison, Difference, Tree
+from storage.stores.contents import Content, open_content, same_contents, settled_value
 from storage.stores.log import Log, failed_segments
 from storage.stores.objects import Objects
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
+from storage.stores.renames import with_renames
 from storage.stores.revisions import Revisions
 from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
@@ -43,6 +47,8 @@ from storage.working import Parts
 from storage.worktree import WorkingTree
 
 DEFAULT_BRANCH = "main"
+BEGINNINGS = 1000
+"""Bytes of segments that a repository has when it is made, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ class Engine(References):
         home = folder(path)
         if (home / "config.json").exists():
             raise RepositoryExists(f"{path} already holds a repository")
+        _clear_beginnings(home)
         files.make_directory(home / "segments")
         config = Config(FORMAT_VERSION, uuid.uuid4().hex, author.name, author.email)
         presence = Presence(home / "lock")
@@ -134,7 +141,7 @@ class Engine(References):
         reports: list[RebuildReport | None] = []
         try:
             alone = presence.enter(lambda: reports.append(start_index(home, fresh=False)), partial(is_started, home))
-            if not alone and not (home / "index" / "data.mdb").exists():
+            if not alone and not (home / "index" / "data.mdb").is_file():
                 raise Corrupt(
                     f"the index of {path} is missing while other processes have the repository open: "
                     "close or unmount them, then open it again, and it will be rebuilt",
@@ -163,7 +170,6 @@ class Engine(References):
     def _mark_clean(self) -> None:
         if failed_segments(self._index):
             return  # the index says more than the disk may hold: after a boot it is not to be trusted
-        self._index.sync()
         mark_clean(folder(self.path), self._index)
 
     def __enter__(self) -> Engine:
@@ -192,8 +198,45 @@ class Engine(References):
 
     def diff(self, old: Digest | None, new: Digest) -> Iterator[Difference]:
         """What differs between two commits (None: nothing), by path."""
-        before = root_of(self.objects, old).root
-        return differences(self.objects.node, before, self.commit_record(new).root.root)
+        return self.comparison(self.committed(old), self.committed(new)).differences()
+
+    def committed(self, commit: Digest | None) -> Tree:
+        """A commit's tree, to be compared; None is the empty one. NotFound."""
+        return Tree(root_of(self.objects, commit), commit)
+
+    def standing(self, branch: str) -> Tree:
+        """A branch's working tree as it stands now, to be compared: a walk of its staged rows. NotFound."""
+        return self.working_tree(branch).standing()
+
+    def named_tree(self, name: str) -> Tree:
+        """The tree of a revision; with a `+` behind it, the working tree of the branch of that name. NotFound, Ambiguous."""
+        return self.standing(name[:-1]) if name.endswith("+") else self.committed(self.resolve(name))
+
+    def comparison(self, old: Tree, new: Tree) -> Comparison:
+        """Two trees side by side."""
+        return Comparison(self.objects.node, partial(same_contents, self.objects), old, new)
+
+    def compared(self, old: Tree, new: Tree, path: TreePath = ()) -> list[Difference]:
+        """What differs between two trees at and below `path`, renamed entries found: see stores.renames.
+
+        NotFound where neither has the path.
+        """
+        comparison = self.comparison(old, new)
+        if comparison.find(old, path)[0] is None and comparison.find(new, path)[0] is None:
+            raise NotFound(f"there is no {path_text(path)} on either side")
+        return with_renames(comparison, lambda entry: settled_value(entry, self._staging.value(entry.value)), path)
+
+    def contents(self, tree: Tree, path: TreePath, entry: Entry, dataset: Schema | None) -> Content:
+        """What a file or sample of a tree holds; `dataset` is the schema of its directory.
+
+        What was staged and has been committed since is looked up again: it may have changed meanwhile. NotFound, Corrupt.
+        """
+        try:
+            return open_content(self.objects, entry, self._staging.value(entry.value), dataset)
+        except Corrupt:
+            if not tree.branch or isinstance(entry.value, bytes):
+                raise
+            return self.working_tree(tree.branch).open(path)[1]
 
     # History
 
@@ -260,7 +303,10 @@ class Engine(References):
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
-            origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            try:
+                origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            except MALFORMED:
+                return now, None
             if origin != self._origin:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
@@ -304,6 +350,20 @@ class Engine(References):
             except FileNotFoundError:
                 continue
         return total
+
+
+def _clear_beginnings(home: Path) -> None:
+    """Remove what a creation that was cut short has left. RepositoryExists where there is more than that."""
+    if not home.exists():
+        return
+    segments = Segments(home / "segments").paths().values() if (home / "segments").is_dir() else ()
+    if sum(path.stat().st_size for path in segments) > BEGINNINGS:
+        raise RepositoryExists(
+            f"{home} holds what was stored in a repository, but no config.json: "
+            "put that file back from a copy, or move the folder out of the way"
+        )
+    for part in ("segments", "index", "index.new", "index.old", "state.json"):
+        files.remove_tree(home / part)
 
 
 _ChangeRow = tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]]

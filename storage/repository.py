@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self, overload
 
 from storage import reports
 from storage.checkout import ReaderCheckout, WriterCheckout
+from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Presence
 from storage.engine import Engine
@@ -215,6 +216,16 @@ class Repository:
         """`DIRTY` if something is staged on the branch (the default one unless named), else `CLEAN`."""
         engine = self._opened()
         return "DIRTY" if engine.working_tree(_known_branch(engine, branch)).is_dirty() else "CLEAN"
+
+    def diff(self, master: str, dev: str) -> DiffAndConflicts:
+        """What `dev` has that `master` has not, and what of it conflicts; each a branch, a tag or any revision.
+
+        Where both went on from a common ancestor, the differences are those that `dev` made since then: what
+        merging it would bring. A `+` behind a branch's name means its working tree: `diff("main", "main+")`.
+        ValueError for what is not there.
+        """
+        engine = self._opened()
+        return three_way(engine, named_tree(engine, master), named_tree(engine, dev))
 
     def _revision(self, engine: Engine, branch: str, commit: str, tag: str = "") -> Digest | None:
         """The commit that is meant: None before the first one of the branch."""

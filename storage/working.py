@@ -25,6 +25,7 @@ from storage.model.records import (
     decode_entry,
     directory_entry,
 )
+from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
     open_content,
@@ -175,7 +176,9 @@ class WorkingReader:
         if not path:
             ref = self._p.refs.branch(txn, self.branch)
             root = self._p.staging.directory(txn, ref.root_id)
-            return Where(ref.root_id, root.base if root else EMPTY, None)
+            if root is None:
+                raise Corrupt(f"the index has lost the root of branch {self.branch!r}: run `arborfs rebuild`")
+            return Where(ref.root_id, root.base, None)
         parent = known.get(path[:-1]) or self._resolve(txn, path[:-1], known)
         known[path[:-1]] = parent
         entry = self._find(txn, parent, path[-1])
@@ -241,6 +244,26 @@ class WorkingReader:
         """Whether anything differs from the tip."""
         with self._p.index.read() as txn:
             return next(self._from_tip(txn), None) is not None
+
+    def standing(self) -> Tree:
+        """The whole tree as it stands at this moment, for comparing: all staged rows, read in one transaction."""
+        with self._p.index.read() as txn:
+            ref = self._p.refs.branch(txn, self.branch)
+            staged = self._collected(txn, ref.root_id)
+            root = self._root_entry(txn)
+            root = replace(root, kind=Kind.STAGED, value=STAGED_ID.pack(ref.root_id))
+            return Tree(root, ref.tip, self.branch, staged)
+
+    def _collected(self, txn: Txn, root: int) -> dict[int, Staged]:
+        staged: dict[int, Staged] = {}
+        todo = [root]
+        while todo:
+            directory = todo.pop()
+            known = self._p.staging.directory(txn, directory)
+            rows = list(self._p.staging.rows(txn, directory))
+            staged[directory] = Staged(known.base if known else EMPTY, rows)
+            todo += [row.staged_id for _, row in rows if row.kind is Kind.STAGED]
+        return staged
 
     def _from_tip(self, txn: Txn) -> Iterator[StatusRow]:
         ref = self._p.refs.branch(txn, self.branch)

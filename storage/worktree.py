@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from storage.disk.index import GENERATION, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
+    Corrupt,
     Exists,
     InvalidName,
     IsADirectory,
@@ -21,6 +22,8 @@ from storage.errors import (
     NotEmpty,
     NotFound,
 )
+from storage.model.chunking import ChunkRef
+from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
 from storage.model.names import CONTROL, Path, check_name, path_text
 from storage.model.records import (
@@ -36,6 +39,7 @@ from storage.model.samples import Array, BytesSource, Source, canonical_header, 
 from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     Content,
+    chunks_of,
     store_payload,
     stored_entry,
 )
@@ -75,7 +79,8 @@ class WorkingTree(WorkingReader):
         if source.size == 0:
             schema = None
         stamp = time.time_ns() if mtime is None else mtime
-        entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN)
+        before = self._chunks_at(path) if source.size > DELTA_MIN and source.base is None else ()
+        entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN, before)
         with self._change() as change:
             directory = change.directory(parent)
             found = change.find(directory, name)
@@ -88,6 +93,14 @@ class WorkingTree(WorkingReader):
             assert isinstance(entry.value, bytes)
             change.put(directory, name, encode_head(entry), entry.value, new=found is None)
         return entry
+
+    def _chunks_at(self, path: Path) -> Sequence[ChunkRef]:
+        """The chunks of what a new version at `path` replaces: what stays alike need not be stored twice."""
+        try:
+            entry = self.entry(path)
+            return chunks_of(self._p.objects, entry, self._p.staging.value(entry.value))
+        except (NotFound, NotADirectory, Corrupt):
+            return ()
 
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty file; in a dataset, a sample still to be filled. Exists."""
@@ -398,11 +411,14 @@ class WorkingTree(WorkingReader):
                 change.remove(staged, name)
                 change.drop(found)
 
-    def sample_entry(self, schema: Schema, array: Array, mtime: int | None = None, what: str = "array") -> Entry:
-        """Store an array's contents; the entry to stage it with. SchemaMismatch."""
+    def sample_entry(
+        self, schema: Schema, array: Array, mtime: int | None = None, what: str = "array", replaces: Path | None = None
+    ) -> Entry:
+        """Store an array's contents; the entry to stage it with, at the path `replaces` if that is known. SchemaMismatch."""
         check_array(schema, array.dtype, array.shape, what)
         data = array.tobytes()
-        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize)
+        before = self._chunks_at(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
+        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before)
         size = len(canonical_header(schema.dtype, array.shape)) + len(data)
         attributes = Attributes(shape=array.shape) if schema.variable else PLAIN
         return Entry(Kind.SAMPLE, size, time.time_ns() if mtime is None else mtime, attributes, flags, value)

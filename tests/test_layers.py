@@ -29,6 +29,7 @@ LAYERS = [
     ["storage.session"],
     ["storage.metadata"],
     ["storage.dataset_reader", "storage.dataset_writer", "storage.datasets"],
+    ["storage.diffing"],
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusefs.cli import back, care, doctor, history, init, log, mounting, oplog, refs, show, stats
+from fusefs.cli import back, care, diff, doctor, history, init, log, mounting, oplog, refs, show, stats
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -83,6 +83,7 @@ for command in (
     log.log,
     history.commit,
     show.show,
+    diff.diff,
     refs.branch,
     refs.tag,
     back.reset,

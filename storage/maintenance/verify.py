@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from storage.model.chunking import decode_chunks, unpack
 from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
 from storage.stores.log import END
-from storage.stores.objects import OBJECT_ROW, object_place
+from storage.stores.objects import OBJECT_ROW, Objects, object_place
 from storage.stores.recovery import Problem, hole_key
 from storage.stores.refs import Refs
 from storage.stores.staging import Staging
@@ -32,6 +33,7 @@ from storage.tree.node import EMPTY, BadNode, Inner, decode
 
 Progress = Callable[[int, int], None]
 
+REBUILD = "close the repository everywhere and run `arborfs rebuild`"
 RESTORE = "restore the segment file from a copy; other samples stay readable"
 
 
@@ -40,12 +42,13 @@ def verify(engine: Engine, progress: Progress | None = None) -> list[Problem]:
 
     Returns what is wrong, nothing where all is well. `progress` is called with objects done and objects in all.
     """
-    check = _Verification(*engine.internals())
+    check = _Verification(engine.objects, *engine.internals())
     return check.run(progress)
 
 
 class _Verification:
-    def __init__(self, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
+    def __init__(self, objects: Objects, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
+        self._objects = objects
         self._index = index
         self._segments = segments
         self._refs = refs
@@ -71,14 +74,18 @@ class _Verification:
         self._problems.append(Problem(what, digest.hex(), where, advice))
 
     def _object(self, digest: Digest, row: bytes) -> None:
-        segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
+        try:
+            segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
+        except struct.error as error:
+            self._report(f"the index's row of an object cannot be read: {error}", digest, "index", REBUILD)
+            return
         where = f"segment {segment:08x} at byte {offset}"
         self._kinds[digest] = kind
         try:
             stored = self._segments.read(Place(segment, offset, length))
             if checksum(stored) != check:
                 raise Corrupt("its bytes have changed since they were written")
-            data = bytes(unpack(codec, stored, raw_length))
+            data = bytes(self._objects.unpacked(codec, stored, raw_length))
             if blake(data) != digest:
                 raise Corrupt("its contents do not have its digest")
             self._references(kind, data)

@@ -155,3 +155,28 @@ def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> b
         seen.update(fresh)
         todo.extend(fresh)
     return False
+
+
+def best_common_ancestors(load: Callable[[Digest], Commit], a: Digest, b: Digest) -> list[Digest]:
+    """The common ancestors of two commits (each its own ancestor, too) that are no ancestor of another one, newest first.
+
+    One for most histories, several after criss-cross merges, none for unrelated ones. Costs a walk over what is not
+    older than the answer, as far as times are right; the answer is right whatever they are.
+    """
+    ours, theirs, stale = 1, 2, 4
+    marks = {a: ours}
+    marks[b] = marks.get(b, 0) | theirs
+    queue = [(-load(digest).time, digest) for digest in marks]
+    heapq.heapify(queue)
+    while any(marks[digest] & stale == 0 for _, digest in queue):
+        _, digest = heapq.heappop(queue)
+        mark = marks[digest] & (ours | theirs | stale)
+        handed = mark | stale if mark & ours and mark & theirs else mark
+        for parent in load(digest).parents:
+            if marks.get(parent, 0) | handed != marks.get(parent, 0):
+                marks[parent] = marks.get(parent, 0) | handed
+                heapq.heappush(queue, (-load(parent).time, parent))
+    both = [digest for digest, mark in marks.items() if mark & ours and mark & theirs and not mark & stale]
+    # Where clocks were wrong, one may still stand behind another.
+    best = [one for one in both if not any(one != other and is_ancestor(load, one, other) for other in both)]
+    return sorted(best, key=lambda digest: (-load(digest).time, digest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from storage.disk.segments import (
     scan,
 )
 from storage.errors import Corrupt
-from storage.model.chunking import decode_chunks, unpack
+from storage.model.chunking import Codec, decode_chunks, unpack
+from storage.model.deltas import Delta
 from storage.model.digest import Digest, hexed
 from storage.model.records import (
     CHUNKED,
@@ -39,10 +41,11 @@ from storage.model.records import (
 from storage.stores.log import END
 from storage.stores.objects import index_object, object_place
 from storage.stores.refs import BRANCH, TAG, BranchRef, apply_refs, decode_tag
-from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
+from storage.stores.staging import STAGED_ID, LeafRow, Staging, apply_stage, drop_directory
 from storage.tree.node import EMPTY, BadNode, Leaf, decode
 
 BATCH = 20_000
+LAST_SEQUENCE = 1 << 63
 HOLE = b"hole/"
 """Before a segment's id and an offset, in the table `meta`: from there on so many bytes are no valid records."""
 _LENGTH_SIZE = 4
@@ -141,15 +144,17 @@ def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
     changes.sort(key=lambda change: change.sequence)
     staging = Staging(index, segments)
+    fenced = _fenced(segments, changes)
     last_directory = 0
     for first in range(0, len(changes), BATCH // 20):
         with index.write() as txn:
             for change in changes[first : first + BATCH // 20]:
                 try:
-                    last_directory = max(last_directory, _replay(index, txn, staging, segments, change, commits))
+                    last = _replay(index, txn, staging, segments, change, commits, fenced)
+                    last_directory = max(last_directory, last)
                 except (Corrupt, BadNode) as error:
-                    where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
-                    report.problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
+                    problem = Problem(f"a change cannot be replayed: {error}", "", _where(change.place), "report it")
+                    report.problems.append(problem)
     with index.write() as txn:
         index.set_number(txn, b"sequence", max((change.sequence for change in changes), default=0))
         index.set_number(txn, b"directory", last_directory)
@@ -180,10 +185,19 @@ def _index_segment(
                     if start > end:
                         txn.put(hole_key(segment, end), number_key(start - end), db=index.meta)
                     end = record.place.offset + record.place.length
-                    _index_record(index, txn, record, changes, commits)
+                    try:
+                        _index_record(index, txn, record, changes, commits)
+                    except Corrupt as error:
+                        report.problems.append(_unreadable(record, error))
                 if number == BATCH:
                     done = False
                     break
+            if done:
+                # What stands behind the last record may be damage: it is kept, and written on behind it.
+                size = path.stat().st_size
+                if size > end:
+                    txn.put(hole_key(segment, end), number_key(size - end), db=index.meta)
+                    end = size
             txn.put(number_key(segment), END.pack(end, 0), db=index.ends)
 
 
@@ -193,7 +207,7 @@ def hole_key(segment: int, offset: int) -> bytes:
 
 
 def _records(path: Path) -> Iterator[Found]:
-    with path.open("rb") as file:
+    with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as file:
         parse_file_header(file.read(FILE_SIZE), path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
             for record in scan(data, path):
@@ -204,6 +218,8 @@ def _records(path: Path) -> Iterator[Found]:
 
 def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], commits: _Commits) -> None:
     if record.kind >= RecordKind.STAGE:
+        if record.sequence > LAST_SEQUENCE:
+            raise Corrupt(f"its sequence number {record.sequence} is above all that are ever given")
         changes.append(_Change(record.sequence, record.kind, record.place))
         return
     index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
@@ -213,18 +229,54 @@ def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change],
         commits.found[record.digest] = decode_commit(data)
 
 
-def _replay(index: Index, txn: Txn, staging: Staging, segments: Segments, change: _Change, commits: _Commits) -> int:
+def _fenced(segments: Segments, changes: list[_Change]) -> set[int]:
+    """The staged directories that a change of a branch left staged: they are known though their journals may be gone."""
+    found: set[int] = set()
+    for change in changes:
+        if change.kind == RecordKind.REFS:
+            try:
+                found.update(_directories_of_refs(decode_refs_record(segments.read(change.place))))
+            except Corrupt:
+                continue  # told when it is replayed
+    return found
+
+
+def _replay(
+    index: Index,
+    txn: Txn,
+    staging: Staging,
+    segments: Segments,
+    change: _Change,
+    commits: _Commits,
+    fenced: set[int],
+) -> int:
+    """Do what a record says again; the highest id of a directory in it."""
     payload = segments.read(change.place)
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
         apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
         commits.name(refs_record)
-        return _directories_of_refs(refs_record)
-    record, leaves, offsets = _whole_rows(index, txn, segments, *read_stage_payload(payload, change.place.offset))
-    data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
-    root_id = BranchRef.decode(data).root_id if data else 0
-    apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
+        return max(_directories_of_refs(refs_record), default=0)
+    record, leaves, offsets = read_stage_payload(payload, change.place.offset)
+    if _is_based(index, txn, record, leaves, fenced):
+        record, leaves, offsets = _whole_rows(index, txn, segments, record, leaves, offsets)
+        data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
+        root_id = BranchRef.decode(data).root_id if data else 0
+        apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
     return max([directory for directory, _ in record.created], default=0)
+
+
+def _is_based(index: Index, txn: Txn, record: StageRecord, leaves: list[list[LeafRow]], fenced: set[int]) -> bool:
+    """Whether every staged directory that a record speaks of is known.
+
+    After a power loss the record that made one may be missing, and a later one be there: it was not synced either, and
+    done in part it would lose what it moves.
+    """
+    created = {directory for directory, _ in record.created}
+    named = {directory for directory, _, _ in record.groups}
+    named.update(STAGED_ID.unpack(value)[0] for rows in leaves for _, head, value in rows if head[0] == Kind.STAGED)
+    unknown = named - created - fenced
+    return all(txn.get(number_key(directory), db=index.directories) is not None for directory in unknown)
 
 
 def _whole_rows(
@@ -235,16 +287,20 @@ def _whole_rows(
     leaves: list[list[LeafRow]],
     offsets: list[int],
 ) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
-    """A staging record without the rows whose chunks are missing: what was there before them stays.
+    """A staging record without the rows whose chunks are missing: what was there before them stays. A record that moves
+    something is done as a whole or not at all.
 
     Chunks lie in other segments than rows. After a power loss a row may be there that was never synced, and its chunks not.
     """
     groups, whole, starts = [], [], []
+    moves = any(head[0] == Kind.REMOVED for rows in leaves for _, head, _ in rows)
     for group, rows, offset in zip(record.groups, leaves, offsets, strict=True):
         kept: list[LeafRow] = []
         start = at = offset
         for row in rows:
             if not _has_chunks(index, txn, segments, row):
+                if moves:
+                    return StageRecord(record.branch, [], [], [], [], []), [], []
                 groups.append(group)
                 whole.append(kept)
                 starts.append(start)
@@ -270,11 +326,22 @@ def _has_chunks(index: Index, txn: Txn, segments: Segments, row: LeafRow) -> boo
         value = bytes(unpack(codec, segments.read(place), raw_length))
     elif not head[1] & CHUNKED:
         return True
-    return all(txn.get(chunk.digest, db=index.objects) is not None for chunk in decode_chunks(value))
+    return all(_is_stored(index, txn, segments, chunk.digest) for chunk in decode_chunks(value))
 
 
-def _directories_of_refs(record: RefsRecord) -> int:
-    return max([i for f in record.fences for i in (f.root_id, *(d for d, _ in f.bases))], default=0)
+def _is_stored(index: Index, txn: Txn, segments: Segments, digest: Digest) -> bool:
+    """Whether a chunk is there, and what it is a delta against."""
+    row = txn.get(digest, db=index.objects)
+    if row is None:
+        return False
+    place, _, codec = object_place(row)
+    if codec != Codec.DELTA:
+        return True
+    return all(_is_stored(index, txn, segments, base) for base in Delta.decode(segments.read(place)).bases)
+
+
+def _directories_of_refs(record: RefsRecord) -> list[int]:
+    return [i for f in record.fences for i in (f.root_id, *(d for d, _ in f.bases))]
 
 
 def read_stage_payload(payload: bytes, start: int) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
@@ -310,6 +377,17 @@ def _drop_orphans(index: Index, txn: Txn, staging: Staging) -> None:
 
 
 def _damaged(record: Found) -> Problem:
-    where = f"segment {record.place.segment:08x} at byte {record.place.offset}"
-    digest = hexed(record.digest) if record.kind < RecordKind.STAGE else ""
-    return Problem("a record's bytes have changed or were never written whole", digest, where, "restore it from a copy")
+    what = "a record's bytes have changed or were never written whole"
+    return Problem(what, _digest_of(record), _where(record.place), "restore it from a copy")
+
+
+def _unreadable(record: Found, error: Corrupt) -> Problem:
+    return Problem(f"a record cannot be read: {error}", _digest_of(record), _where(record.place), "report it")
+
+
+def _digest_of(record: Found) -> str:
+    return hexed(record.digest) if record.kind < RecordKind.STAGE else ""
+
+
+def _where(place: Place) -> str:
+    return f"segment {place.segment:08x} at byte {place.offset}"

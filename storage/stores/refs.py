@@ -30,6 +30,8 @@ from storage.stores.staging import (
 from storage.tree.node import EMPTY
 
 BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
+KEY_MAX = 511
+"""LMDB's keys are no longer."""
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
 
@@ -70,8 +72,8 @@ class Refs:
 
     def branch(self, txn: Txn, name: str) -> BranchRef:
         """A branch; NotFound."""
-        data = txn.get((BRANCH + name).encode(), db=self._index.refs)
-        if data is None:
+        data = self.raw(txn, BRANCH + name)
+        if not data:
             raise NotFound(f"there is no branch {name!r}")
         return BranchRef.decode(data)
 
@@ -94,7 +96,11 @@ class Refs:
 
     def raw(self, txn: Txn, name: str) -> bytes:
         """A ref's stored bytes, empty where there is none."""
-        return txn.get(name.encode(), db=self._index.refs) or b""
+        try:
+            key = name.encode()
+        except UnicodeEncodeError:
+            return b""  # half a surrogate is no text, and no ref has it in its name
+        return txn.get(key, db=self._index.refs) or b"" if len(key) <= KEY_MAX else b""
 
     def all_raw(self, txn: Txn) -> dict[str, bytes]:
         """All refs' stored bytes, by name."""
@@ -109,9 +115,12 @@ def encode_tag(tag: TagRef) -> bytes:
 def decode_tag(data: bytes) -> TagRef:
     """The tag that encode_tag wrote; Corrupt for anything else."""
     try:
-        return msgspec.msgpack.decode(data, type=TagRef)
+        tag = msgspec.msgpack.decode(data, type=TagRef)
     except MALFORMED as error:
         raise Corrupt(f"a tag cannot be read: {error}") from error
+    if len(tag.digest) != DIGEST_SIZE or encode_tag(tag) != data:
+        raise Corrupt("a tag is not written as it must be")
+    return tag
 
 
 def change_refs(
@@ -173,7 +182,10 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
 
 def operation_place(data: bytes) -> Place:
     """Where an operation's record lies, from its index row."""
-    return Place(*_PLACE.unpack(data))
+    try:
+        return Place(*_PLACE.unpack(data))
+    except struct.error as error:
+        raise Corrupt("the index's row of an operation cannot be read: run `arborfs rebuild`") from error
 
 
 def ref_text(name: str, value: bytes) -> str:

@@ -5,7 +5,7 @@ record is written and again, unchanged, when the index is rebuilt.
 
 A staged directory has an id, the root of the committed directory it is based on, and rows: name → entry, removed, or
 staged directory. Row: sequence u64, place of the value (segment u32, offset u64, length u32, checksum u64), head, and the value
-itself where it is short.
+itself where it is short. The checksum is that of the value in both cases.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def encode_rows(
         if length > SHORT_VALUE:
             out.append((prefix + key, pack(sequence, segment, offset, length, check(value)) + head))
         else:
-            out.append((prefix + key, pack(sequence, 0, 0, length, 0) + head + value))
+            out.append((prefix + key, pack(sequence, 0, 0, length, check(value)) + head + value))
         offset += length
     return out
 
@@ -93,7 +93,13 @@ def decode_row(data: bytes) -> Row:
     kind, _, _, extra, _, _ = HEAD.unpack_from(data, ROW.size)
     behind = ROW.size + HEAD.size + extra
     head = data[ROW.size : behind]
-    value: bytes | Place = Place(segment, offset, length, check) if segment else data[behind:]
+    if kind not in KINDS or len(head) != HEAD.size + extra:
+        raise Corrupt("a staged row cannot be read: run `arborfs rebuild`")
+    if segment:
+        return Row(sequence, KINDS[kind], head, Place(segment, offset, length, check))
+    value = data[behind:]
+    if len(value) != length or checksum(value) != check:
+        raise Corrupt("a staged row is damaged: run `arborfs rebuild`")
     return Row(sequence, KINDS[kind], head, value)
 
 
@@ -220,7 +226,8 @@ def apply_fence(index: Index, txn: Txn, staging: Staging, fence: Fence, sequence
         known = staging.directory(txn, directory)
         put_directory(index, txn, directory, StagedDirectory(base, known.mtime if known else 0))
     for directory, name, head, staged in fence.rows:
-        row = ROW.pack(sequence, 0, 0, STAGED_ID.size, 0) + head + STAGED_ID.pack(staged)
+        value = STAGED_ID.pack(staged)
+        row = ROW.pack(sequence, 0, 0, len(value), checksum(value)) + head + value
         txn.put(number_key(directory) + name, row, db=index.staged)
     root = decode_entry(fence.head, fence.value)
     put_directory(index, txn, fence.root_id, StagedDirectory(root.root, root.mtime, fence.head))

@@ -350,3 +350,21 @@ def test_a_commit_is_made_also_where_its_journal_cannot_be_deleted(repository, m
         assert engine.branches()["main"] == commit
         assert not engine.working_tree("main").is_dirty()
         assert verify(engine) == []
+
+
+def test_what_was_staged_when_trees_were_compared_stays_readable(engine):
+    """A commit by another process meanwhile deletes the journal that the staged value lay in."""
+    tree = engine.working_tree("main")
+    data = bytes(range(250)) * 8
+    tree.put_file((b"f",), BytesSource(data))
+    with Engine.open(engine.path) as reader:
+        standing = reader.standing("main")
+        (difference,) = reader.compared(reader.committed(None), standing)
+        tree.commit("meanwhile")
+        content = reader.contents(standing, (b"f",), difference.new, None)
+        assert bytes(content.read(0, content.size)) == data
+        tree.remove((b"f",))
+        with pytest.raises(NotFound):
+            reader.contents(standing, (b"f",), difference.new, None)
+        with pytest.raises(NotFound):
+            reader.standing("nowhere")
