@@ -276,8 +276,8 @@ class Engine(References):
     def resolve(self, revision: str) -> Digest:
         """The commit that a revision names. NotFound, Ambiguous.
 
-        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}`, `~n`, `^n`. A branch goes before
-        a tag, a tag before digits.
+        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}` or `@{n}` (n moves ago), `~n`, `^n`. A
+        branch goes before a tag, a tag before digits.
         """
         return self._history.resolve(revision)
 

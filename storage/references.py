@@ -19,6 +19,7 @@ from storage.stores.revisions import Operation, Revisions
 from storage.stores.transaction import Folded, root_of
 from storage.stores.writers import WriterLocks
 from storage.working import Parts
+from storage.worktree import WorkingTree
 
 
 class References:
@@ -113,7 +114,7 @@ class References:
 
         def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
             self._require_no_writer(plan, folded)
-            if not force and not folded[name].is_clean:
+            if not force and WorkingTree(self._parts, name).is_dirty():
                 raise NotMerged(f"branch {name!r} has staged work that is not committed")
 
         self._performer.perform(planned, check)
@@ -163,7 +164,7 @@ class References:
         """Move a branch to a commit, its working tree with it. StagedWork if anything is staged; NotFound, Conflict."""
 
         def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
-            if not folded[branch].is_clean:
+            if WorkingTree(self._parts, branch).is_dirty():
                 raise StagedWork(
                     f"branch {branch!r} has staged work: commit it, or say whether it shall stay (soft) or go (hard)"
                 )

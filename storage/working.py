@@ -24,7 +24,6 @@ from storage.model.records import (
     Schema,
     decode_entry,
     directory_entry,
-    encode_head,
 )
 from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
@@ -319,7 +318,9 @@ class WorkingReader:
             if entry is not None:
                 yield StatusRow(path, "added" if before is None else "removed", entry.kind)
         elif before.kind is not Kind.DIRECTORY or after.kind is not Kind.DIRECTORY:
-            if (encode_head(before), before.value) != (encode_head(after), after.value):
+            facts = (before.mtime, before.attributes) == (after.mtime, after.attributes)
+            # What is staged may lie there as it came, and in the tip as a chunk.
+            if not facts or not same_contents(self._p.objects, before, after):
                 yield StatusRow(path, "changed", after.kind)
         else:
             if before.attributes != after.attributes:

@@ -262,6 +262,27 @@ class Script:
             lambda: self.engine.remove_branch(name, force=True),
         )
 
+    def undo_commit(self) -> None:
+        """Take back the last commit of main: what it took is staged again, and no file changes."""
+        refs, parents = self.promise.refs, self.engine.commit_record(self._tip("main")).parents
+        before = self.engine.commit_record(parents[0]).message
+        after = Refs({**refs.branches, "main": before}, refs.tags, refs.head)
+        self._change_refs(after, lambda tree: tree, lambda: self.engine.undo())
+        self.promise.make_safe()
+
+    def reset_and_undo(self) -> None:
+        """Move main one commit back, drop what is staged there, and bring both back."""
+        refs, staged = self.promise.refs, dict(self.promise.trees[-1])
+        target = self.engine.commit_record(self._tip("main")).parents[0]
+        message = self.engine.commit_record(target).message
+        others = {path: thing for path, thing in staged.items() if path[0] != "main"}
+        committed = {("main", *path): thing for path, thing in self.promise.commits[message].items()}
+        after = Refs({**refs.branches, "main": message}, refs.tags, refs.head)
+        self._change_refs(after, lambda tree: others | committed, lambda: self.engine.reset_hard("main", target))
+        self.promise.make_safe()
+        self._change_refs(refs, lambda tree: dict(staged), lambda: self.engine.undo())
+        self.promise.make_safe()
+
     def set_head(self, name: str) -> None:
         refs = self.promise.refs
         self._change_refs(Refs(refs.branches, refs.tags, name), lambda tree: tree, lambda: self.engine.set_head(name))
@@ -326,6 +347,10 @@ def run(script: Script, rng: random.Random) -> None:
     script.branch("third")
     script.remove_branch("another") if script.promise.refs.head != "another" else script.set_head("main")
     script.remove_branch("another")
+    script.commit()
+    script.undo_commit()
+    script.put("again", b"staged over the commit that was taken back")
+    script.reset_and_undo()
     script.put("end", b"staged and never synced")
 
 
