@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import xxhash
 
 from storage.disk import files
 from storage.disk.index import Index, is_whole
@@ -22,6 +23,9 @@ from storage.stores.recovery import RebuildReport, rebuild_index
 
 CONFIG_MAX, STATE_MAX = 1 << 26, 1 << 16
 """Bytes that these files have at most."""
+CHECKED_MAX = 1 << 27
+"""A larger index is not read to its end when it is opened: `verify` and `rebuild` are for doubts about it."""
+_BLOCK = 1 << 20
 INDEX_VERSION = 3
 """An index with another version is made anew."""
 
@@ -38,12 +42,14 @@ class Config(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """`state.json`: the boot in which the index was last open, and whether it was closed in good order.
 
-    `stamp` stands in the index too: it tells that very index from any copy made before it was last opened.
+    `stamp` stands in the index too: it tells that very index from any copy made before it was last opened. `checksum` is
+    that of the index's file when it was closed in good order, empty where it is larger than CHECKED_MAX.
     """
 
     boot: str
     clean: bool
     stamp: str = ""
+    checksum: str = ""
 
 
 def folder(path: Path) -> Path:
@@ -98,6 +104,8 @@ def index_trouble(home: Path) -> str:
         return "its lock file is none"
     if not (state.clean or state.boot == boot_id()):
         return "the machine went down while the repository was open"
+    if state.clean and state.checksum and state.checksum != checksum_of(home / "index" / "data.mdb"):
+        return "it is not what it was when it was closed"
     if not _fits(home, state.stamp):
         return "it is damaged, cut short, or a copy from an earlier day"
     return ""
@@ -180,8 +188,23 @@ def mark_clean(home: Path, index: Index) -> None:
     with index.write() as txn:
         txn.put(b"stamp", stamp.encode(), db=index.meta)
     index.sync()
-    _write_state(home, clean=True, stamp=stamp)
+    _write_state(home, clean=True, stamp=stamp, checksum=checksum_of(home / "index" / "data.mdb"))
 
 
-def _write_state(home: Path, *, clean: bool, stamp: str) -> None:
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp)))
+def checksum_of(path: Path) -> str:
+    """The checksum (XXH3-64) of an index's file, which LMDB itself does not have; empty where it is large or gone."""
+    found = xxhash.xxh3_64()
+    try:
+        descriptor = files.open_file(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(file.fileno()).st_size > CHECKED_MAX:
+            return ""
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> None:
+    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp, checksum)))

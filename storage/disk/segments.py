@@ -296,7 +296,7 @@ class Segments:
         buffer = bytearray(RECORD_SIZE + place.length)
         try:
             found = os.preadv(self._descriptor(place.segment), [buffer], place.offset - RECORD_SIZE, os.RWF_NOWAIT)
-        except OSError:
+        except (OSError, OverflowError):
             return None
         if found != len(buffer):
             return None
@@ -313,6 +313,8 @@ class Segments:
         except (Corrupt, StorageFailed):
             # OSErrors, too: that the file is gone readers of a journal must tell from a disk's refusal.
             raise
+        except (OverflowError, MemoryError) as error:
+            raise Corrupt(f"no segment has {place.length} bytes at {place.offset}: run `arborfs rebuild`") from error
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error
 

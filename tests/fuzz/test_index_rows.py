@@ -5,6 +5,7 @@ never wrong. The index can always be made anew, so whatever its rows say, `rebui
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -89,6 +90,9 @@ def change(path: Path, table: str, key: bytes, value: bytes) -> None:
         database = environment.open_db(table.encode())
         with environment.begin(write=True) as txn:
             txn.put(key, value, db=database)
+    # As if it were an index too large for a checksum, or damaged while it is open: else it would simply be made anew.
+    state = path / ".arborfs" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"checksum": ""}))
 
 
 def read(tree, name: tuple[bytes, ...]) -> bytes:
