@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -45,7 +46,8 @@ from storage.tree.node import EMPTY
 
 PAGE = 512
 """Entries read in one transaction while a directory is listed."""
-TRIES = 5
+TRIES = 10
+T = TypeVar("T")
 """So often what another process may have moved is looked for."""
 
 
@@ -242,13 +244,23 @@ class WorkingReader:
         A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
         tree they lie over, too.
         """
-        with self._p.index.read() as txn:
-            return sorted(self._from_tip(txn), key=lambda row: row.path)
+        return self._seen(lambda txn: sorted(self._from_tip(txn), key=lambda row: row.path))
 
     def is_dirty(self) -> bool:
         """Whether anything differs from the tip, or a merge is under way."""
-        with self._p.index.read() as txn:
-            return self._merging(txn) is not None or next(self._from_tip(txn), None) is not None
+        return self._seen(lambda txn: self._merging(txn) is not None or next(self._from_tip(txn), None) is not None)
+
+    def _seen(self, look: Callable[[Txn], T]) -> T:
+        """What `look` finds in one transaction."""
+        for attempt in range(TRIES):
+            try:
+                with self._p.index.read() as txn:
+                    return look(txn)
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     def merging(self) -> MergeState | None:
         """The merge that is under way on the branch, None where there is none."""
@@ -257,11 +269,13 @@ class WorkingReader:
 
     def require_resolved(self) -> None:
         """OpenConflicts, naming them, while a merge is under way that has any."""
-        with self._p.index.read() as txn:
-            state = self._merging(txn)
-            if state is not None:
-                ref = self._p.refs.branch(txn, self.branch)
-                require_resolved(self._p.objects, self._p.staging, txn, ref, state)
+        self._seen(self._require_resolved)
+
+    def _require_resolved(self, txn: Txn) -> None:
+        state = self._merging(txn)
+        if state is not None:
+            ref = self._p.refs.branch(txn, self.branch)
+            require_resolved(self._p.objects, self._p.staging, txn, ref, state)
 
     def _merging(self, txn: Txn) -> MergeState | None:
         ref = self._p.refs.branch(txn, self.branch)

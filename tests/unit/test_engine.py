@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -368,3 +369,35 @@ def test_what_was_staged_when_trees_were_compared_stays_readable(engine):
             reader.contents(standing, (b"f",), difference.new, None)
         with pytest.raises(NotFound):
             reader.standing("nowhere")
+
+
+def test_status_while_another_process_commits_again_and_again(repository):
+    """Each commit deletes journals that a look at what is staged may just be reading."""
+    over = threading.Event()
+
+    def work() -> None:
+        with Engine.open(repository) as other:
+            tree = other.working_tree("main")
+            number = 0
+            while not over.is_set():
+                number += 1
+                for name in ("a", "b", "c"):
+                    put(tree, name, b"%d" % number * 500)
+                with suppress(NothingToCommit):
+                    tree.commit(str(number))
+
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        tree.make_directory((b"d",))
+        put(tree, "a", b"first")
+        tree.commit("first")
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                tree.is_dirty()
+                assert {row.path for row in tree.status()} <= {(b"a",), (b"b",), (b"c",)}
+        finally:
+            over.set()
+            thread.join()
