@@ -201,4 +201,4 @@ class WorkingLink(Placed):
         if self.noted and self.gone:
             return self.noted
         # Asked for anew: a commit may have moved a long target since `entry` was read.
-        return self.branch.tree.readlink(self.branch.tree.entry(self.path))
+        return self.branch.tree.target(self.path)

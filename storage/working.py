@@ -250,6 +250,10 @@ class WorkingReader:
         """Whether anything differs from the tip, or a merge is under way."""
         return self._seen(lambda txn: self._merging(txn) is not None or next(self._from_tip(txn), None) is not None)
 
+    def target(self, path: Path) -> bytes:
+        """Where the symbolic link at `path` leads. NotFound, NotADirectory."""
+        return self._seen(lambda txn: self._p.staging.value(self._entry(txn, path).value))
+
     def _seen(self, look: Callable[[Txn], T]) -> T:
         """What `look` finds in one transaction."""
         for attempt in range(TRIES):
