@@ -103,6 +103,7 @@ class References:
         """Remove a branch with what is staged on it. NotFound, NotMerged, BranchInUse (default, or a writer holds it)."""
 
         def planned(txn: Txn) -> Plan:
+            """The removal, if the branch may go."""
             ref = self._parts.refs.branch(txn, name)
             if self._parts.refs.head(txn) == name:
                 raise BranchInUse(f"{name!r} is the default branch: make another one the default first")
@@ -113,6 +114,7 @@ class References:
             )
 
         def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
+            """Refuse it while somebody writes there, or for what is staged."""
             self._require_no_writer(plan, folded)
             if not force and WorkingTree(self._parts, name).is_dirty():
                 raise NotMerged(f"branch {name!r} has staged work that is not committed")

@@ -24,6 +24,7 @@ def rebuild(path: str | os.PathLike[str]) -> RebuildReport:
     presence = Presence(folder(where) / "lock")
 
     def work() -> None:
+        """Rebuild, with the repository to ourselves."""
         reports.append(rebuild_index(folder(where)))
         bind_index(folder(where))
 

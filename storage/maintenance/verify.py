@@ -59,6 +59,7 @@ class _Verification:
         self._damaged: dict[int, list[int]] = {}
 
     def run(self, progress: Progress | None) -> list[Problem]:
+        """Check every object, then staging, ends and refs; what is wrong."""
         with self._index.read() as txn:
             rows = list(self._index.scan(txn, self._index.objects, b""))
         for done, (key, row) in enumerate(rows, 1):

@@ -117,6 +117,7 @@ def changing(
     seen: dict[Digest, object] = {}
 
     def found(digest: Digest) -> object:
+        """What `find` sees in a commit, looked for once in each tree."""
         root = load(digest).root.root
         if root not in seen:
             seen[root] = find(load(digest))
