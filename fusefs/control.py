@@ -1,7 +1,7 @@
 """The `.arborfs/` directory at the root of every tree: commands and answers as text files.
 
-It is found by name and never listed. Its files are made when they are opened and read past the page cache; their size
-is 0, like that of files in /proc.
+It is found by name and never listed. Its files are made when they are first read after being opened, in a thread, and
+read past the page cache; their size is 0, like that of files in /proc.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import asdict
+
 from fusefs.handles import Handle, Listing, NameListing, TextHandle
 from fusefs.layout import LONG, NEVER, Owner, Stat
 from fusefs.nodes import Node, Refused
 from fusefs.placed import Branch
 from fusefs.rejections import Rejections
 from storage.engine import Engine
-from storage.errors import InvalidName, NotFound, NothingToCommit
+from storage.errors import ArborError, InvalidName, NotFound, NothingToCommit
 from storage.model.digest import Digest, hexed
-from storage.model.names import path_text
+from storage.model.names import CONTROL, path_text
 from storage.model.records import Commit
 
 Text = Callable[[], str]
 Report = Callable[[], dict[str, Any]]
 WRITING = os.O_WRONLY | os.O_RDWR
 MAX_MESSAGE = 1 << 20
+COMMIT = (CONTROL, b"commit")
 
 
 class ControlFile(Node):
-    """A text that is made when it is opened. Emptying it calls `clear`."""
+    """A text that is made when it is read; `text` is called in any thread. Emptying it calls `clear`."""
 
     __slots__ = ("_clear", "_owner", "_text")
 
@@ -43,18 +46,18 @@ class ControlFile(Node):
 
     def stat(self) -> Stat:
         """A file of size 0 that may be read, and written where that means something."""
-        mode = stat.S_IFREG | (0o644 if self._clear or type(self) is CommitFile else 0o444)
+        mode = stat.S_IFREG | (0o644 if self._clear or isinstance(self, CommandFile) else 0o444)
         return Stat(self.ino, mode, 0, 0, self._owner.uid, self._owner.gid, 1, NEVER, NEVER)
 
     def open(self, flags: int) -> Handle:
-        """Open the text as it is now."""
+        """Open the text, for reading it as it is at the first read."""
         if flags & WRITING:
             if self._clear is None:
                 raise Refused("this file can only be read")
             if flags & os.O_TRUNC:
                 self._clear()
-            return Discarding(b"")
-        return TextHandle(self._text().encode("utf-8", "surrogateescape"))
+            return Discarding()
+        return TextHandle(lambda: self._text().encode("utf-8", "surrogateescape"))
 
     def truncate(self, size: int) -> None:
         """Emptying clears it."""
@@ -63,65 +66,104 @@ class ControlFile(Node):
         self._clear()
 
 
-class Discarding(TextHandle):
+class Discarding(Handle):
     """An open text that takes anything and keeps nothing: emptying it was what counted."""
+
+    direct = True
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Nothing."""
+        return b""
 
     def write(self, offset: int, data: bytes) -> None:
         """Nothing."""
 
 
-class CommitFile(ControlFile):
-    """Reading gives the tip, writing a message commits when the file is closed."""
+class CommandFile(ControlFile):
+    """Reading gives a text, writing is a command that is carried out when the file is closed."""
 
-    __slots__ = ("_branch",)
+    __slots__ = ("_command",)
 
-    def __init__(self, branch: Branch, text: Text) -> None:
-        super().__init__(branch.owner, text)
-        self._branch = branch
+    def __init__(self, owner: Owner, text: Text, command: Callable[[], CommandHandle]) -> None:
+        super().__init__(owner, text)
+        self._command = command
 
     def open(self, flags: int) -> Handle:
-        """Open for reading the tip or writing a message."""
-        if flags & WRITING:
-            return CommitHandle(self._branch)
-        return super().open(flags)
+        """Open for reading the text or writing a command."""
+        return self._command() if flags & WRITING else super().open(flags)
 
     def truncate(self, size: int) -> None:
         """Nothing: programs empty a file before they write it."""
 
 
-class CommitHandle(Handle):
-    """A commit message being written. It is committed at close: what was written since the last close is one message."""
+class CommandHandle(Handle):
+    """A command being written. It is carried out at close: what was written since the last close is one command."""
 
-    __slots__ = ("_branch", "_message")
+    __slots__ = ("_text",)
 
     direct = True
 
-    def __init__(self, branch: Branch) -> None:
+    def __init__(self) -> None:
         self.expected = 0
         self.fetched = 0
-        self._branch = branch
-        self._message = bytearray()
+        self._text = bytearray()
 
     def read(self, offset: int, size: int) -> bytes:
         """What was written so far."""
-        return bytes(self._message[offset : offset + size])
+        return bytes(self._text[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
-        """Add to the message. NothingToCommit at once: many programs ignore what close says."""
-        if not self._message and not self._branch.tree.is_dirty():
-            raise NothingToCommit("nothing is staged")
-        if len(self._message) + len(data) > MAX_MESSAGE:
-            raise InvalidName(f"a commit message has at most {MAX_MESSAGE} bytes")
-        self._message += data
+        """Add to the command. What stands in its way is told at once: many programs ignore what close says."""
+        if len(self._text) + len(data) > MAX_MESSAGE:
+            raise InvalidName(f"a command or message has at most {MAX_MESSAGE} bytes")
+        before = len(self._text)
+        self._text += data
+        try:
+            self.check(self._written())
+        except ArborError:
+            del self._text[before:]
+            raise
 
     def submit(self) -> Callable[[], object] | None:
-        """A function that commits with the message written since the last time; None where there is none."""
-        if not self._message:
+        """A function that carries out what was written since the last time; None where there is nothing."""
+        if not self._text:
             return None
-        message = bytes(self._message).decode("utf-8", "replace").strip()
-        self._message.clear()
+        text = self._written()
+        self._text.clear()
+        return lambda: self.act(text)
+
+    def _written(self) -> str:
+        return bytes(self._text).decode("utf-8", "replace").strip()
+
+    def check(self, text: str) -> None:
+        """Raise what already stands in the way, as far as the command is written."""
+        raise NotImplementedError
+
+    def act(self, text: str) -> object:
+        """Carry the command out."""
+        raise NotImplementedError
+
+
+class CommitHandle(CommandHandle):
+    """A commit message being written."""
+
+    __slots__ = ("_branch",)
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        self._branch = branch
+
+    def check(self, text: str) -> None:
+        """NothingToCommit; OpenConflicts, which is noted among the errors."""
         tree = self._branch.tree
-        return lambda: tree.commit(message)
+        if not tree.is_dirty():
+            raise NothingToCommit("nothing is staged")
+        with self._branch.rejections.noting(COMMIT):
+            tree.require_resolved()
+
+    def act(self, text: str) -> object:
+        """Commit."""
+        return self._branch.tree.commit(text)
 
 
 class ControlDirectory(Node):
@@ -245,27 +287,28 @@ def top_control(owner: Owner, report: Report) -> ControlDirectory:
     return ControlDirectory(owner, _statistics(owner, report))
 
 
-def branch_control(engine: Engine, branch: Branch, report: Report) -> ControlDirectory:
-    """`.arborfs` of a working tree."""
+def branch_control(engine: Engine, branch: Branch, report: Report, more: dict[bytes, Node]) -> ControlDirectory:
+    """`.arborfs` of a working tree; `more` are the files about merges and the directory of differences."""
     owner, rejections = branch.owner, branch.rejections
     return ControlDirectory(
         owner,
         _statistics(owner, report)
         | {
-            b"commit": CommitFile(branch, lambda: _tip_text(branch.tree.tip())),
-            b"status": ControlFile(owner, lambda: _status(branch)),
-            b"status.json": ControlFile(owner, lambda: _json(_status_rows(branch))),
+            b"commit": CommandFile(owner, lambda: _tip_text(branch.tree.tip()), lambda: CommitHandle(branch)),
+            b"status": ControlFile(owner, lambda: _status(engine, branch)),
+            b"status.json": ControlFile(owner, lambda: _json(_status_rows(engine, branch))),
             b"log": ControlFile(owner, lambda: log_text(engine, branch.tree.tip())),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, branch.tree.tip()))),
             b"errors": ControlFile(owner, lambda: _errors(rejections), rejections.clear_errors),
-            b"errors.json": ControlFile(owner, lambda: _json(rejections.errors())),
+            b"errors.json": ControlFile(owner, lambda: _json([asdict(error) for error in rejections.errors()])),
             b"rejected": RejectedDirectory(owner, rejections),
-        },
+        }
+        | more,
     )
 
 
-def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report) -> ControlDirectory:
-    """`.arborfs` of a snapshot."""
+def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report, diff: Node) -> ControlDirectory:
+    """`.arborfs` of a snapshot; `diff` is the directory of that name."""
     return ControlDirectory(
         owner,
         _statistics(owner, report)
@@ -273,6 +316,7 @@ def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Repor
             b"commit": ControlFile(owner, lambda: _tip_text(commit)),
             b"log": ControlFile(owner, lambda: log_text(engine, commit)),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, commit))),
+            b"diff": diff,
         },
     )
 
@@ -281,15 +325,19 @@ def _tip_text(tip: Digest | None) -> str:
     return f"{hexed(tip)}\n" if tip is not None else ""
 
 
-def _status_rows(branch: Branch) -> list[dict[str, str]]:
+def _status_rows(engine: Engine, branch: Branch) -> list[dict[str, str]]:
+    """Open conflicts first, then what is staged."""
     return [
+        {"path": path_text(path), "change": "conflict", "kind": word}
+        for path, word in engine.merging(branch.name).open()
+    ] + [
         {"path": path_text(row.path), "change": row.change, "kind": row.kind.name.lower()}
         for row in branch.tree.status()
     ]
 
 
-def _status(branch: Branch) -> str:
-    return "".join(f"{row['change']:<8} {row['path']}\n" for row in _status_rows(branch))
+def _status(engine: Engine, branch: Branch) -> str:
+    return "".join(f"{row['change']:<8} {row['path']}\n" for row in _status_rows(engine, branch))
 
 
 def log_rows(engine: Engine, start: Digest | None) -> list[dict[str, Any]]:
@@ -327,9 +375,9 @@ def _moment(commit: Commit) -> str:
 def _errors(rejections: Rejections) -> str:
     lines = []
     for error in rejections.errors():
-        when = datetime.fromtimestamp(error["time"] / 1e9, UTC).isoformat(timespec="seconds")
-        kept = f" (kept as rejected/{error['kept']})" if error["kept"] else ""
-        lines.append(f"{when}  {error['path']}: {error['reason']}{kept}\n")
+        when = datetime.fromtimestamp(error.time / 1e9, UTC).isoformat(timespec="seconds")
+        kept = f" (kept as rejected/{error.kept})" if error.kept else ""
+        lines.append(f"{when}  {error.path}: {error.reason}{kept}\n")
     return "".join(lines)
 
 

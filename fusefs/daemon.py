@@ -65,6 +65,7 @@ def _mount(options: MountOptions, view: View) -> None:
     unmount = True
 
     async def tune() -> None:
+        """Raise the mount's read-ahead once the kernel has answered."""
         # Not before: the kernel sets its own value when it takes in the answer to its hello.
         await started.wait()
         raise_read_ahead(options.mountpoint)
@@ -84,6 +85,7 @@ async def _serve(
     signalled = False
 
     async def end_on_signal() -> None:
+        """Stage what is open and end the mount at the first SIGTERM or SIGINT."""
         nonlocal signalled
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from fusefs.nodes import CrossDevice, NameTooLong, NoAttribute, NoXattrs, Refused, Stale
+from fusefs.nodes import CrossDevice, NameTooLong, NoAttribute, NoRoom, NoXattrs, Refused, Stale
 from fusefs.statistics import Statistics
 from storage import errors
 
@@ -24,9 +24,11 @@ ERRNOS: dict[type[BaseException], int] = {
     Refused: errno.EPERM,
     Stale: errno.ESTALE,
     NoAttribute: errno.ENODATA,
+    NoRoom: errno.ENOSPC,
     NoXattrs: errno.ENOTSUP,
     errors.InvalidName: errno.EINVAL,
     errors.SchemaMismatch: errno.EINVAL,
+    errors.InvalidInput: errno.EINVAL,
     errors.Unsupported: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,
@@ -36,7 +38,12 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.IsADirectory: errno.EISDIR,
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.NothingToCommit: errno.ENODATA,
+    errors.NothingToUndo: errno.ENODATA,
     errors.NotMerged: errno.ENOTEMPTY,
+    errors.StagedWork: errno.EBUSY,
+    errors.MergeConflict: errno.EBUSY,
+    errors.MergeUnderWay: errno.EBUSY,
+    errors.NoMergeUnderWay: errno.EINVAL,
     errors.ReadOnly: errno.EROFS,
     errors.Closed: errno.ESHUTDOWN,
     errors.WriterLockHeld: errno.EBUSY,

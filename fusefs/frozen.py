@@ -190,11 +190,16 @@ class Snapshots:
 
     def root(self, snapshot: Snapshot, name_timeout: float) -> FrozenDirectory:
         """The root of a snapshot, new, with its `.arborfs`; its name may be remembered for `name_timeout`."""
+        directory = self.part(snapshot, snapshot.record.root, name_timeout)
+        directory.control = self._control(snapshot.commit)
+        return directory
+
+    def part(self, snapshot: Snapshot, entry: Entry, name_timeout: float) -> FrozenDirectory:
+        """A directory of a snapshot, new, as the top of a tree of its own."""
         handle = self.new_handle()
-        directory = FrozenDirectory(self, snapshot, handle << RANK_BITS, snapshot.record.root)
+        directory = FrozenDirectory(self, snapshot, handle << RANK_BITS, entry)
         directory.handle = handle
         directory.name_timeout = name_timeout
-        directory.control = self._control(snapshot.commit)
         return directory
 
     def directory(self, ino: int) -> FrozenDirectory | None:

@@ -28,6 +28,9 @@ LOOK_ANYWAY = 2.0
 SLICE = 500
 """Notices made in one go before other requests get a turn."""
 
+PATIENCE = 1.0
+"""Seconds to wait for the kernel to take notices: it may have to wait for others who hold a directory."""
+
 EXPECTED = frozenset((errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.ENOTEMPTY, errno.EBADF))
 """The kernel did not know the name or inode any more, or the mount is going away."""
 
@@ -41,13 +44,19 @@ class Notifier:
     def __init__(self, name_changed: NameNotice, inode_changed: InodeNotice) -> None:
         self._name_changed = name_changed
         self._inode_changed = inode_changed
-        self._queue: queue.SimpleQueue[tuple[Notice, bool] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Notice, bool] | threading.Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
         self._thread.start()
 
     def send(self, notice: Notice, *, contents: bool = False) -> None:
         """Tell the kernel, soon; with `contents`, what it has cached of the inode's contents goes too."""
         self._queue.put((notice, contents))
+
+    def settle(self) -> None:
+        """Wait until what was sent before is told, for a second at most. Never on the event loop."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait(PATIENCE)
 
     def stop(self, patience: float) -> None:
         """Send what is waiting and end; after `patience` seconds the rest is dropped with the process."""
@@ -56,6 +65,9 @@ class Notifier:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
             notice, contents = item
             try:
                 if notice.name:
@@ -78,7 +90,7 @@ async def watch(view: View, notifier: Notifier) -> None:
             await _changed(bell)
             seen, changes = view.engine.changes(seen)
             if changes is None or changes:
-                await _send(view.rechecked(changes), notifier)
+                await tell(view.rechecked(changes), notifier)
             await trio.sleep(INTERVAL)
     finally:
         if bell is not None:
@@ -95,7 +107,8 @@ async def _changed(bell: int | None) -> None:
     drain(bell)
 
 
-async def _send(notices: Iterator[Notice], notifier: Notifier) -> None:
+async def tell(notices: Iterator[Notice], notifier: Notifier) -> None:
+    """Send notices as they are made; other requests get a turn in between."""
     for count, notice in enumerate(notices, 1):
         if notice.ino:
             notifier.send(notice)

@@ -13,6 +13,7 @@ class _Interrupted(logging.Filter):
     """Drops what pyfuse3 logs when a request was interrupted before its reply: that is no error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
         return "No such file or directory" not in record.getMessage()
 
 

@@ -7,7 +7,7 @@ the kernel gives the counts back with `forget`. Everything in this module runs o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -37,6 +37,10 @@ class NameTooLong(InvalidName):
 
 class NoAttribute(ArborError):
     """No extended attribute of that name."""
+
+
+class NoRoom(State, OSError):
+    """A file has as many attributes as it may have."""
 
 
 class NoXattrs(Unsupported):
@@ -91,6 +95,10 @@ class Node:
     def listing(self) -> Listing:
         """A reader of this directory's entries."""
         raise NotADirectory("not a directory")
+
+    def pending(self) -> Callable[[], object] | None:
+        """What must be worked out, in a thread, before `child` and `listing` can answer at once; None for nothing."""
+        return None
 
     def target(self) -> bytes:
         """Where a symbolic link leads."""

@@ -24,7 +24,7 @@ from pyfuse3 import (
 
 from fusefs.errnos import boundary
 from fusefs.handles import Handle, HandleTable, Listing
-from fusefs.invalidate import Notifier
+from fusefs.invalidate import Notifier, tell
 from fusefs.lanes import Lanes
 from fusefs.layout import BLOCK, Stat, kept_time
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
@@ -70,9 +70,11 @@ class Operations(pyfuse3.Operations):
         self._on_start()
 
     def _open_counts(self) -> dict[str, int]:
-        buffered = [file for handle in self._files if (file := handle.file) is not None and file.unstaged]
+        # Texts of `.arborfs/` do not count: whoever asks has one open.
+        handles = [handle for handle in self._files if not handle.direct]
+        buffered = [file for handle in handles if (file := handle.file) is not None and file.unstaged]
         return {
-            "files": len(self._files),
+            "files": len(handles),
             "directories": len(self._directories),
             "inodes": len(self._table),
             "unstaged_files": len(set(buffered)),
@@ -84,6 +86,9 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find an entry by name."""
         directory = self._table[parent_inode]
+        job = directory.pending()
+        if job is not None:
+            await self._lanes.read(job)
         try:
             node = directory.child(name)
         except NotFound:
@@ -304,7 +309,16 @@ class Operations(pyfuse3.Operations):
             return
         job = handle.submit()
         if job is not None:
+            seen = self._view.engine.generation()
             await self._lanes.change(job)
+            await self._catch_up(seen)
+
+    async def _catch_up(self, seen: int) -> None:
+        """Let the kernel hear of what a command changed in the tree before whoever gave it goes on."""
+        _, changes = self._view.engine.changes(seen)
+        if changes is None or changes:
+            await tell(self._view.rechecked(changes), self._notifier)
+            await self._lanes.read(self._notifier.settle)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
@@ -358,6 +372,9 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """List entries with their stat from a position on."""
         listing = self._directories[fh]
+        job = listing.node.pending()
+        if job is not None:
+            await self._lanes.read(job)
         for at in range(start_id, DOTS):
             if not pyfuse3.readdir_reply(token, b".." if at else b".", _directory_only(listing.node), at + 1):
                 return

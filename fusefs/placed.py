@@ -164,15 +164,11 @@ class Placed(Node):
         if xattrs.is_derived(name):
             return
         entry = self.current()
-        pairs = dict(entry.attributes.xattrs)
-        if value is None and pairs.pop(name, None) is None:
-            raise NoAttribute(f"there is no attribute {name!r}")
+        kept = xattrs.kept_with(entry.attributes.xattrs, name, value)
         if not self.apart:
             self.entry = self.branch.tree.set_attributes(self.path, xattrs={name: value})
             return
-        if value is not None:
-            pairs[name] = value
-        self.entry = replace(entry, attributes=replace(entry.attributes, xattrs=tuple(sorted(pairs.items()))))
+        self.entry = replace(entry, attributes=replace(entry.attributes, xattrs=kept))
 
 
 def _changed(entry: Entry, mode: int | None, changes: Changes) -> Entry:
@@ -205,4 +201,4 @@ class WorkingLink(Placed):
         if self.noted and self.gone:
             return self.noted
         # Asked for anew: a commit may have moved a long target since `entry` was read.
-        return self.branch.tree.readlink(self.branch.tree.entry(self.path))
+        return self.branch.tree.target(self.path)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from fusefs.buffers import Room
+from fusefs.conflicts import merging_control
 from fusefs.control import branch_control, snapshot_control, top_control
+from fusefs.diff_view import Diffs
 from fusefs.frozen import Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
 from fusefs.nodes import Node
@@ -38,9 +40,15 @@ class View:
         self.statistics = Statistics()
         self.statistics.sources["repository"] = lambda: asdict(figures(engine))
         report = self.statistics.report
-        self.snapshots = Snapshots(owner, lambda commit: snapshot_control(engine, commit, owner, report))
         self._owner = owner
         self._when = time.time_ns()
+        self._diffs = Diffs(engine, owner, self._when, linked=ref is None and branch is None)
+        self.snapshots = Snapshots(
+            owner,
+            lambda commit: snapshot_control(
+                engine, commit, owner, report, self._diffs.of_commit(commit, self.snapshots)
+            ),
+        )
         self._room = Room(engine.temporary)
         self._top: TopDirectory | None = None
         self._roots: dict[str, WorkingDirectory] = {}
@@ -60,7 +68,9 @@ class View:
         tree = self.engine.working_tree(name)
         root_id = self.engine.root_ids().get(name, 0)
         branch = Branch(name, tree, root_id, self._owner, self._when, self._room, Rejections(folder))
-        branch.control = branch_control(self.engine, branch, self.statistics.report)
+        more = merging_control(self.engine, branch, self.snapshots)
+        more[b"diff"] = self._diffs.of_branch(branch, self.snapshots)
+        branch.control = branch_control(self.engine, branch, self.statistics.report, more)
         return WorkingDirectory(branch, None, b"", None)
 
     def fixed(self) -> Iterable[Node]:

@@ -6,9 +6,9 @@ instead of once for each file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from fusefs.nodes import NoAttribute, NoXattrs
+from fusefs.nodes import NoAttribute, NoRoom, NoXattrs
 from storage.model.digest import Digest, blake
 from storage.model.records import Entry, Kind, Schema
 from storage.stores.contents import Content
@@ -21,12 +21,33 @@ SHAPE = DERIVED + b"shape"
 SCHEMA = DERIVED + b"schema"
 COMMIT = DERIVED + b"commit"
 MAX_VALUE = 65536
+MAX_NAMES = 65536 - 256
+"""What listxattr(2) can give out, and some room for the derived ones."""
+MAX_VALUES = 1 << 20
+"""All attributes of a file are written anew with each change of one."""
 
 
 def check_name(name: bytes) -> None:
     """NoXattrs unless the name is in the user's namespace."""
     if not name.startswith(USER):
         raise NoXattrs("only extended attributes in the namespace user. are kept")
+
+
+def kept_with(
+    pairs: Iterable[tuple[bytes, bytes]], name: bytes, value: bytes | None
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The attributes of a file with one more, one replaced, or (None) one less. NoAttribute, NoRoom."""
+    kept = dict(pairs)
+    if value is None:
+        if kept.pop(name, None) is None:
+            raise NoAttribute(f"there is no attribute {name!r}")
+    else:
+        kept[name] = value
+        if len(value) > MAX_VALUE or sum(len(one) + 1 for one in kept) > MAX_NAMES:
+            raise NoRoom(f"a file has no room for attributes with more than {MAX_NAMES} bytes of names")
+        if sum(map(len, kept.values())) > MAX_VALUES:
+            raise NoRoom(f"a file has no room for attributes with more than {MAX_VALUES} bytes of values")
+    return tuple(sorted(kept.items()))
 
 
 def is_derived(name: bytes) -> bool:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from storage.datasets import Datasets
+from storage.diffing import Differ, WriterDiffer
 from storage.engine import Engine
+from storage.errors import NotFound, NothingToCommit, UnknownRevision
+from storage.exporting import export_tree
+from storage.formats.base import By, Meter
+from storage.importing import ImportReport, import_files
+from storage.merging import Choice, Conflict, MergeResult, Merging
 from storage.metadata import Metadata
 from storage.model.digest import Digest, hexed
+from storage.model.names import split_path
+from storage.restoring import restore
 from storage.session import Session
 
 
@@ -32,6 +42,24 @@ class Checkout:
         """The metadata, as a dict of str to str. Closed after `close`."""
         self._session.require_open()
         return self._metadata
+
+    def export(
+        self,
+        path: str,
+        destination: str | os.PathLike[str],
+        *,
+        format: str = "",
+        force: bool = False,
+        meter: Meter | None = None,
+    ) -> Path:
+        """Write a dataset, sample, file or directory (empty: everything) to a file or directory, and return that.
+
+        The destination's ending says the format: `.npy`, `.npz`, `.h5`, `.csv`, `.parquet`, images; none means files as
+        they look in a mount. `format` names another. It appears whole or not at all. Exists (a FileExistsError) where
+        there is something, unless `force`; KeyError where there is no `path`; ValueError for what the format cannot hold.
+        """
+        parts = tuple(os.fsencode(part) for part in path.split("/") if part)
+        return export_tree(self._session, parts, destination, format=format, force=force, meter=meter)
 
     @property
     def is_open(self) -> bool:
@@ -63,6 +91,13 @@ class ReaderCheckout(Checkout):
     def __init__(self, engine: Engine, commit: Digest) -> None:
         super().__init__(Session(engine.snapshot(commit)))
         self._commit = commit
+        self._differ = Differ(engine, self._session, lambda: engine.committed(commit))
+
+    @property
+    def diff(self) -> Differ:
+        """What differs between this commit and others."""
+        self._session.require_open()
+        return self._differ
 
     @property
     def commit_hash(self) -> str:
@@ -91,6 +126,13 @@ class WriterCheckout(Checkout):
         self._release = release
         self._tree = engine.working_tree(branch)
         super().__init__(Session(self._tree))
+        self._differ = WriterDiffer(engine, self._session, self._tree.standing)
+
+    @property
+    def diff(self) -> WriterDiffer:
+        """What is staged, and what differs between the branch as it stands and other states."""
+        self._session.require_open()
+        return self._differ
 
     @property
     def branch_name(self) -> str:
@@ -113,6 +155,146 @@ class WriterCheckout(Checkout):
         """
         self._session.flush()
         return hexed(self._session.working_tree.commit(message))
+
+    def merge(self, message: str, dev_branch: str, *, leave_open: bool = False) -> str:
+        """Merge a branch, or any revision, into this one; the hash of the branch's new last commit.
+
+        Where this branch has nothing of its own it moves there, and no commit is made. Nothing may be staged: StagedWork
+        (a RuntimeError). MergeConflict (a ValueError) with its `conflicts` where both sides changed the same, and nothing
+        is changed. With `leave_open` the merge is under way then: see `conflicts`, resolve each by writing or removing what
+        it is about, or with `resolve`, then `commit`; or give it up with `abort_merge`.
+        """
+        theirs = self._revision(dev_branch)
+        self._session.flush()
+        return self._made(self._merging.merge(theirs, message, name=dev_branch, leave_open=leave_open))
+
+    def revert(self, commit: str, message: str = "", *, parent: int | None = None, leave_open: bool = False) -> str:
+        """Take back what a commit changed, as a new commit; its hash. Of a merge, against its parent number `parent`.
+
+        Errors and `leave_open` as of `merge`.
+        """
+        taken = self._revision(commit)
+        self._session.flush()
+        return self._made(self._merging.revert(taken, message, parent=parent, leave_open=leave_open))
+
+    def cherry_pick(
+        self, commit: str, message: str = "", *, parent: int | None = None, leave_open: bool = False
+    ) -> str:
+        """Make the changes of another branch's commit here, as a new commit; its hash. Otherwise as `revert`."""
+        taken = self._revision(commit)
+        self._session.flush()
+        return self._made(self._merging.cherry_pick(taken, message, parent=parent, leave_open=leave_open))
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """The open conflicts of the merge that is under way, by path; none where no merge is."""
+        self._session.require_open()
+        return self._merging.conflicts()
+
+    def resolve(self, path: str, choice: Choice) -> None:
+        """Settle the conflict at `path` (as in a mount: `images/7.npy`): stage what `ours` or `theirs` has, or `delete`.
+
+        NotFound (a KeyError) without such a conflict, NoMergeUnderWay (a RuntimeError) without a merge.
+        """
+        self._session.flush()
+        self._merging.resolve(split_path(path), choice)
+
+    def abort_merge(self) -> None:
+        """Give the merge that is under way up: the branch is as before it, without anything staged. NoMergeUnderWay."""
+        self._session.flush()
+        self._merging.abort()
+
+    @property
+    def _merging(self) -> Merging:
+        self._session.require_open()
+        return self._engine.merging(self._branch)
+
+    def _made(self, result: MergeResult) -> str:
+        return hexed(result.commit) if result.commit is not None else ""
+
+    def amend(self, message: str | None = None) -> str:
+        """Put a commit of everything staged in the last one's place, with its message unless one is given; the new one's name.
+
+        Only this branch moves; `Repository.undo` brings the old commit back. NothingToCommit (a RuntimeError) when nothing
+        would differ, and before the first commit.
+        """
+        self._session.flush()
+        return hexed(self._session.working_tree.amend(message))
+
+    def reset_staging_area(self, *, force: bool = False) -> str:
+        """Drop everything staged on the branch, open batches included; the name of its last commit, empty before the first.
+
+        NothingToCommit (a RuntimeError) when nothing is staged, unless `force`. `Repository.undo` brings the work back.
+        """
+        self._session.flush()
+        tree = self._session.working_tree
+        if not force and not tree.is_dirty():
+            raise NothingToCommit("No changes made in staging area. No reset necessary.")
+        self._engine.reset_hard(self._branch, tree.tip())
+        return self.commit_hash
+
+    def reset(self, commit: str, *, soft: bool = False) -> str:
+        """Move the branch to a commit, given as any revision, its datasets with it; the commit's name.
+
+        StagedWork (a RuntimeError) while anything is staged: commit it, or drop it with `reset_staging_area`. With `soft` the
+        datasets stay as they are, so that what differs is staged. `Repository.undo` takes it back.
+        """
+        self._session.flush()
+        move = self._engine.reset_soft if soft else self._engine.reset
+        move(self._session.working_tree.branch, self._revision(commit))
+        return self.commit_hash
+
+    def restore(self, path: str, commit: str = "", *, remove: bool = False) -> None:
+        """Put a file, a sample, a dataset or a directory back as it is in a commit, as staged work.
+
+        The commit is the branch's last one unless another revision is given. `path` begins at the top of the tree: `images`,
+        `images/0.npy`; an empty one is everything. A directory comes back whole. KeyError for what the commit does not have;
+        with `remove` it goes here, too. SchemaMismatch (a ValueError) for a sample that the dataset as it is now does not take.
+        """
+        self._session.flush()
+        source = self._engine.snapshot(self._revision(commit or self._branch))
+        restore(self._session.working_tree, source, split_path(path), remove=remove)
+
+    def _revision(self, text: str) -> Digest:
+        try:
+            return self._engine.resolve(text)
+        except NotFound as error:
+            raise UnknownRevision(f"No commit exists with the hash: {text}") from error
+
+    def import_files(
+        self,
+        *paths: str | os.PathLike[str],
+        dataset: str,
+        format: str = "",
+        by: By = "",
+        key: str = "",
+        overwrite: bool = False,
+        variable_shape: bool = False,
+        meter: Meter | None = None,
+    ) -> ImportReport:
+        """Import files and directories into `dataset`, which is made if need be: all of it is staged, or nothing.
+
+        The ending of a file says its format, or `format` names it: `npy`, `npz`, `hdf5`, `image`, `csv`, `parquet`, `tree`
+        (files as they are; the usual for directories) or a plug-in. Of a directory given with another format, the
+        files of that format below it are taken, those in subdirectories into datasets below. `by` says what becomes one
+        sample: a `file`, a `row` or a `column`. Samples are named after files, by the column `key`, or numbered on.
+
+        ValueError, naming file and row, for what cannot be read or does not fit; FileExistsError where a name is taken
+        by something else, unless `overwrite`. Samples of a new dataset have one shape, unless `variable_shape`. Memory
+        stays bounded, whatever the size. An error or interrupt leaves the branch as it was.
+        """
+        self._session.flush()
+        return import_files(
+            self._session.working_tree,
+            paths,
+            dataset,
+            format=format,
+            by=by,
+            key=key,
+            overwrite=overwrite,
+            variable_shape=variable_shape,
+            meter=meter,
+        )
 
     def flush(self) -> None:
         """Stage what open batches hold, and make everything staged so far survive power loss."""

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly
+from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
 from storage.model.records import Entry, Kind, Schema
-from storage.model.samples import Array, array_from, dtype_of
+from storage.model.samples import Array, array_from
 from storage.session import Session
 
 Key = str | int

@@ -98,7 +98,7 @@ class DatasetDataWriter(DatasetDataReader):
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
         with self._lock:
             tree = self._session.working_tree
-            self._take({key: self._value(tree, array) for key, array in checked.items()})
+            self._take({key: self._value(tree, key, array) for key, array in checked.items()})
 
     def remove(self, name: Key) -> str:
         """Remove the sample `name` and return its key; KeyError where there is none. Commits keep theirs."""
@@ -190,7 +190,7 @@ class DatasetDataWriter(DatasetDataReader):
         key = self._new_key() if name is None else check_key(name)
         array = self._checked(data, key)
         with self._lock:
-            self._take({key: self._value(self._session.working_tree, array)})
+            self._take({key: self._value(self._session.working_tree, key, array)})
         return key
 
     def _take(self, values: dict[str, Value]) -> None:
@@ -241,9 +241,12 @@ class DatasetDataWriter(DatasetDataReader):
         check_array(self._schema, array.dtype, array.shape, what)
         return array
 
-    def _value(self, tree: WorkingTree, array: Array) -> Value:
+    def _value(self, tree: WorkingTree, key: str, array: Array) -> Value:
         """The sample as it will be staged. Large contents are stored now; staging only names them."""
-        return array.tobytes() if self._uniform is not None else tree.sample_entry(self._schema, array)
+        if self._uniform is not None:
+            return array.tobytes()
+        (name,) = file_names([key], self._suffix.decode())
+        return tree.sample_entry(self._schema, array, replaces=(*self._path, name))
 
     def _stage(self, values: dict[str, Value]) -> None:
         """Stage samples as one change."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,41 +11,47 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from storage.disk import files
-from storage.disk.index import GENERATION, Index, Txn, number_key
+from storage.disk.index import GENERATION, Index, number_key
 from storage.disk.locks import Owner, Presence
 from storage.disk.segments import FORMAT_VERSION, SegmentKind, Segments
 from storage.errors import (
-    BranchInUse,
     Corrupt,
-    Exists,
     NotFound,
-    NotMerged,
     RepositoryExists,
 )
 from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
+from storage.merging import Merging
 from storage.model import history
 from storage.model.digest import Digest
 from storage.model.names import Path as TreePath
-from storage.model.names import check_ref_name
-from storage.model.records import Author, Commit, Fence, encode_head
+from storage.model.names import path_text
+from storage.model.records import MALFORMED, Author, Commit, Entry, Kind, Schema, decode_entry
+from storage.references import References, new_root
 from storage.snapshot import Snapshot
-from storage.stores.compare import Difference, differences
+from storage.stores.compare import Comparison, Difference, Tree
+from storage.stores.contents import Content, open_content, same_contents, settled_value
 from storage.stores.log import Log, failed_segments
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.pins import Pins
 from storage.stores.recovery import RebuildReport
-from storage.stores.refs import BRANCH, HEAD, TAG, BranchRef, Refs, TagRef, change_refs, encode_tag
-from storage.stores.revisions import Operation, Revisions
+from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
+from storage.stores.renames import with_renames
+from storage.stores.revisions import Revisions
 from storage.stores.staging import Staging
 from storage.stores.syncer import Syncer
-from storage.stores.transaction import EMPTY_ROOT, Committer, root_of
+from storage.stores.transaction import Committer, root_of
 from storage.stores.writers import WriterLocks
+from storage.tree import read
 from storage.working import Parts
 from storage.worktree import WorkingTree
 
 DEFAULT_BRANCH = "main"
+BEGINNINGS = 1000
+"""Bytes of segments that a repository has when it is made, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class TreeChange:
     names: tuple[bytes, ...] | None
 
 
-class Engine:
+class Engine(References):
     """An open repository. Thread-safe; any number of processes may have the same repository open."""
 
     def __init__(
@@ -82,20 +87,22 @@ class Engine:
         self.objects = Objects(index, self._segments, self._log)
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
-        self._history = Revisions(index, self._segments, self._refs, self.objects)
-        self._writers = WriterLocks(index, self._refs)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
-        self._parts = Parts(
+        merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
+        parts = Parts(
             index,
             self._log,
             self.objects,
             self._refs,
             self._staging,
             committer,
+            merger,
             self._origin,
             self.author,
             self._segments,
         )
+        revisions = Revisions(index, self._segments, self._refs, self.objects)
+        super().__init__(parts, WriterLocks(index, self._refs), revisions)
         self._pins = Pins(index, self._origin)
         self._trees: dict[str, WorkingTree] = {}
         self._lock = threading.Lock()
@@ -110,6 +117,7 @@ class Engine:
         home = folder(path)
         if (home / "config.json").exists():
             raise RepositoryExists(f"{path} already holds a repository")
+        _clear_beginnings(home)
         files.make_directory(home / "segments")
         config = Config(FORMAT_VERSION, uuid.uuid4().hex, author.name, author.email)
         presence = Presence(home / "lock")
@@ -127,7 +135,7 @@ class Engine:
                 (HEAD, b"", DEFAULT_BRANCH.encode()),
                 (BRANCH + DEFAULT_BRANCH, b"", BranchRef(None, root_id).encode()),
             ]
-            self._change_refs(txn, "init", updates, [_new_root(DEFAULT_BRANCH, root_id, None, self.objects)])
+            self.change_refs(txn, "init", updates, [new_root(DEFAULT_BRANCH, root_id, None, self.objects)])
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Engine:
@@ -142,7 +150,7 @@ class Engine:
         reports: list[RebuildReport | None] = []
         try:
             alone = presence.enter(lambda: reports.append(start_index(home, fresh=False)), partial(is_started, home))
-            if not alone and not (home / "index" / "data.mdb").exists():
+            if not alone and not (home / "index" / "data.mdb").is_file():
                 raise Corrupt(
                     f"the index of {path} is missing while other processes have the repository open: "
                     "close or unmount them, then open it again, and it will be rebuilt",
@@ -174,7 +182,6 @@ class Engine:
     def _mark_clean(self) -> None:
         if failed_segments(self._index):
             return  # the index says more than the disk may hold: after a boot it is not to be trusted
-        self._index.sync()
         mark_clean(folder(self.path), self._index)
 
     def __enter__(self) -> Engine:
@@ -203,16 +210,53 @@ class Engine:
                 tree = self._trees[branch] = WorkingTree(self._parts, branch)
             return tree
 
+    def merging(self, branch: str) -> Merging:
+        """Merging into a branch, and the merge of it that is under way. NotFound."""
+        return Merging(self._parts, self.working_tree(branch))
+
     def diff(self, old: Digest | None, new: Digest) -> Iterator[Difference]:
         """What differs between two commits (None: nothing), by path."""
-        before = root_of(self.objects, old).root
-        return differences(self.objects.node, before, self.commit_record(new).root.root)
+        return self.comparison(self.committed(old), self.committed(new)).differences()
+
+    def committed(self, commit: Digest | None) -> Tree:
+        """A commit's tree, to be compared; None is the empty one. NotFound."""
+        return Tree(root_of(self.objects, commit), commit)
+
+    def standing(self, branch: str) -> Tree:
+        """A branch's working tree as it stands now, to be compared: a walk of its staged rows. NotFound."""
+        return self.working_tree(branch).standing()
+
+    def named_tree(self, name: str) -> Tree:
+        """The tree of a revision; with a `+` behind it, the working tree of the branch of that name. NotFound, Ambiguous."""
+        return self.standing(name[:-1]) if name.endswith("+") else self.committed(self.resolve(name))
+
+    def comparison(self, old: Tree, new: Tree) -> Comparison:
+        """Two trees side by side."""
+        return Comparison(self.objects.node, partial(same_contents, self.objects), old, new)
+
+    def compared(self, old: Tree, new: Tree, path: TreePath = ()) -> list[Difference]:
+        """What differs between two trees at and below `path`, renamed entries found: see stores.renames.
+
+        NotFound where neither has the path.
+        """
+        comparison = self.comparison(old, new)
+        if comparison.find(old, path)[0] is None and comparison.find(new, path)[0] is None:
+            raise NotFound(f"there is no {path_text(path)} on either side")
+        return with_renames(comparison, lambda entry: settled_value(entry, self._staging.value(entry.value)), path)
+
+    def contents(self, tree: Tree, path: TreePath, entry: Entry, dataset: Schema | None) -> Content:
+        """What a file or sample of a tree holds; `dataset` is the schema of its directory.
+
+        What was staged and has been committed since is looked up again: it may have changed meanwhile. NotFound, Corrupt.
+        """
+        try:
+            return open_content(self.objects, entry, self._staging.value(entry.value), dataset)
+        except Corrupt:
+            if not tree.branch or isinstance(entry.value, bytes):
+                raise
+            return self.working_tree(tree.branch).open(path)[1]
 
     # History
-
-    def commit_record(self, digest: Digest) -> Commit:
-        """A commit's record. NotFound."""
-        return self.objects.commit(digest)
 
     def commits(self) -> list[Digest]:
         """All commits stored here, newest first."""
@@ -222,151 +266,34 @@ class Engine:
         """A commit and its ancestors, each once, children before parents, newest first."""
         return history.walk(self.objects.commit, start)
 
+    def path_log(self, start: Digest, path: TreePath) -> Iterator[tuple[Digest, Commit]]:
+        """Those of them that changed what stands at `path`: it is not what any of their parents has there.
+
+        Costs O(commits · depth) look-ups, whatever the trees hold. Of a directory, its time alone does not count.
+        """
+        return history.changing(self.objects.commit, start, lambda commit: self._identity(commit.root, path))
+
+    def _identity(self, root: Entry, path: TreePath) -> object:
+        """Something that two entries have in common only if they are the same; None where there is none."""
+        entry = root
+        for name in path:
+            found = read.get(self.objects.node, entry.root, name) if entry.kind is Kind.DIRECTORY else None
+            if found is None:
+                return None
+            entry = decode_entry(*found)
+        return replace(entry, mtime=0) if entry.kind is Kind.DIRECTORY else entry
+
     def resolve(self, revision: str) -> Digest:
         """The commit that a revision names. NotFound, Ambiguous.
 
-        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}`, `~n`, `^n`. A branch goes before
-        a tag, a tag before digits.
+        A branch or tag, HEAD, or at least four digits of a commit's name, then `@{date}` or `@{n}` (n moves ago), `~n`, `^n`. A
+        branch goes before a tag, a tag before digits.
         """
         return self._history.resolve(revision)
 
     def abbreviation(self, digest: Digest) -> str:
         """The shortest prefix of a commit's name that is its own, of at least 16 digits."""
         return self._history.abbreviation(digest)
-
-    def operations(self, limit: int | None = None) -> list[Operation]:
-        """The operation log, newest first."""
-        return self._history.operations(limit)
-
-    # Refs
-
-    def branches(self) -> dict[str, Digest | None]:
-        """Branches and their tips (None before the first commit), by name."""
-        with self._index.read() as txn:
-            return {name: ref.tip for name, ref in self._refs.branches(txn).items()}
-
-    def root_ids(self) -> dict[str, int]:
-        """The id of each branch's root."""
-        with self._index.read() as txn:
-            return {name: ref.root_id for name, ref in self._refs.branches(txn).items()}
-
-    def tags(self) -> dict[str, Digest]:
-        """Tags and their commits, by name."""
-        with self._index.read() as txn:
-            return {name: Digest(tag.digest) for name, tag in self._refs.tags(txn).items()}
-
-    def tag(self, name: str) -> TagRef:
-        """A tag with its message and time. NotFound."""
-        with self._index.read() as txn:
-            found = self._refs.tags(txn).get(name)
-        if found is None:
-            raise NotFound(f"there is no tag {name!r}")
-        return found
-
-    def head(self) -> str:
-        """The default branch."""
-        with self._index.read() as txn:
-            return self._refs.head(txn)
-
-    def set_head(self, branch: str) -> None:
-        """Make `branch` the default one. NotFound."""
-        with self._log.change(SegmentKind.LOG) as txn:
-            self._refs.branch(txn, branch)
-            old = self._refs.raw(txn, HEAD)
-            self._change_refs(txn, f"head: {branch}", [(HEAD, old, branch.encode())])
-
-    def create_branch(self, name: str, at: Digest | None = None) -> None:
-        """A new branch at commit `at`, or at the default branch's tip. Exists, InvalidName, NotFound."""
-        check_ref_name(name)
-        if at is not None:
-            self.commit_record(at)
-        with self._log.change(SegmentKind.LOG) as txn:
-            if self._refs.raw(txn, BRANCH + name):
-                raise Exists(f"there is already a branch {name!r}")
-            tip = at if at is not None else self._refs.branch(txn, self._refs.head(txn)).tip
-            root_id = self._index.next_number(txn, b"directory")
-            updates = [(BRANCH + name, b"", BranchRef(tip, root_id).encode())]
-            self._change_refs(txn, f"branch: {name}", updates, [_new_root(name, root_id, tip, self.objects)])
-
-    def rename_branch(self, old: str, new: str) -> None:
-        """Give a branch another name; what is staged on it stays staged. NotFound, Exists, InvalidName, BranchInUse."""
-        check_ref_name(new)
-        if self.writer_held(old) is not None:
-            raise BranchInUse(f"a writer checkout holds branch {old!r}")
-        with self._log.change(SegmentKind.LOG) as txn:
-            ref = self._refs.branch(txn, old)
-            if self._refs.raw(txn, BRANCH + new):
-                raise Exists(f"there is already a branch {new!r}")
-            updates = [(BRANCH + old, ref.encode(), b""), (BRANCH + new, b"", ref.encode())]
-            if self._refs.head(txn) == old:
-                updates.append((HEAD, old.encode(), new.encode()))
-            self._change_refs(txn, f"branch renamed: {old} to {new}", updates)
-        with self._lock:
-            self._trees.pop(old, None)
-
-    def remove_branch(self, name: str, *, force: bool = False) -> None:
-        """Remove a branch with what is staged on it. NotFound, NotMerged, BranchInUse (default, or a writer holds it)."""
-        if self.writer_held(name) is not None:
-            raise BranchInUse(f"a writer checkout holds branch {name!r}")
-        if not force and self.working_tree(name).is_dirty():
-            raise NotMerged(f"branch {name!r} has staged work that is not committed")
-        with self._log.change(SegmentKind.LOG) as txn:
-            ref = self._refs.branch(txn, name)
-            if self._refs.head(txn) == name:
-                raise BranchInUse(f"{name!r} is the default branch: make another one the default first")
-            if not force and not self._is_merged(txn, name, ref.tip):
-                raise NotMerged(f"branch {name!r} has commits that no other branch or tag holds")
-            self._change_refs(
-                txn, f"branch removed: {name}", [(BRANCH + name, ref.encode(), b"")], dropped=[(name, ref.root_id)]
-            )
-        with self._lock:
-            self._trees.pop(name, None)
-
-    def _is_merged(self, txn: Txn, name: str, tip: Digest | None) -> bool:
-        if tip is None:
-            return True
-        others = [ref.tip for other, ref in self._refs.branches(txn).items() if other != name]
-        others += [Digest(tag.digest) for tag in self._refs.tags(txn).values()]
-        return any(other and history.is_ancestor(self.objects.commit, tip, other) for other in others)
-
-    def create_tag(self, name: str, at: Digest, message: str = "") -> None:
-        """Name a commit for ever. Exists, InvalidName, NotFound."""
-        check_ref_name(name)
-        self.commit_record(at)
-        value = encode_tag(TagRef(at, message, time.time_ns()))
-        with self._log.change(SegmentKind.LOG) as txn:
-            if self._refs.raw(txn, TAG + name):
-                raise Exists(f"there is already a tag {name!r}")
-            self._change_refs(txn, f"tag: {name}", [(TAG + name, b"", value)])
-
-    def remove_tag(self, name: str) -> None:
-        """Remove a tag. NotFound."""
-        with self._log.change(SegmentKind.LOG) as txn:
-            old = self._refs.raw(txn, TAG + name)
-            if not old:
-                raise NotFound(f"there is no tag {name!r}")
-            self._change_refs(txn, f"tag removed: {name}", [(TAG + name, old, b"")])
-
-    def _change_refs(
-        self,
-        txn: Txn,
-        description: str,
-        updates: list[tuple[str, bytes, bytes]],
-        fences: list[Fence] | None = None,
-        dropped: list[tuple[str, int]] | None = None,
-    ) -> None:
-        change_refs(
-            self._index,
-            self._log,
-            txn,
-            self._staging,
-            author=self.author,
-            description=description,
-            updates=updates,
-            fences=fences or (),
-            dropped=dropped or (),
-            origin=self._origin,
-        )
 
     # Other processes
 
@@ -395,7 +322,10 @@ class Engine:
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
-            origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            try:
+                origin, changed = msgspec.msgpack.decode(value, type=_ChangeRow)
+            except MALFORMED:
+                return now, None
             if origin != self._origin:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
@@ -456,10 +386,18 @@ class Engine:
         return total
 
 
+def _clear_beginnings(home: Path) -> None:
+    """Remove what a creation that was cut short has left. RepositoryExists where there is more than that."""
+    if not home.exists():
+        return
+    segments = Segments(home / "segments").paths().values() if (home / "segments").is_dir() else ()
+    if sum(path.stat().st_size for path in segments) > BEGINNINGS:
+        raise RepositoryExists(
+            f"{home} holds what was stored in a repository, but no config.json: "
+            "put that file back from a copy, or move the folder out of the way"
+        )
+    for part in ("segments", "index", "index.new", "index.old", "state.json"):
+        files.remove_tree(home / part)
+
+
 _ChangeRow = tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]]
-
-
-def _new_root(branch: str, root_id: int, tip: Digest | None, objects: Objects) -> Fence:
-    root = root_of(objects, tip) if tip else EMPTY_ROOT
-    assert isinstance(root.value, bytes)
-    return Fence(branch, root_id, 0, encode_head(root), root.value, [], [])

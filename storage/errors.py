@@ -13,6 +13,9 @@ right thing. The first line of a class docstring says what happened; instances c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ArborError(Exception):
     """Something arborfs refuses to do, or found to be wrong."""
@@ -71,12 +74,26 @@ class InvalidSample(SchemaMismatch):
     """A file that is not a whole, safe sample: truncated, forged, or holding pickled objects."""
 
 
+class InvalidInput(Usage, ValueError):
+    """A file outside of the repository that is not what its name says: damaged, forged, or of a kind not taken."""
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
 class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
 class Ambiguous(Usage, ValueError):
-    """A revision that more than one commit answers to."""
+    """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
+
+    def __init__(self, revision: str, candidates: Sequence[str]) -> None:
+        listed = ", ".join(name[:16] for name in candidates[:5]) + (", …" if len(candidates) > 5 else "")
+        super().__init__(f"{revision!r} is the beginning of {len(candidates)} commits: {listed}")
+        self.revision = revision
+        self.candidates = tuple(candidates)
 
 
 class NotFound(Missing, KeyError):
@@ -119,8 +136,44 @@ class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 
 
+class StagedWork(State, RuntimeError):
+    """The branch has staged work that this would drop, or mix with its own changes. `paths` are some of it, where known."""
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
+
+
+class NothingToUndo(State, RuntimeError):
+    """There is no operation left that can be taken back."""
+
+
 class NotMerged(State, RuntimeError):
     """The branch has commits that no other branch or tag holds."""
+
+
+class MergeConflict(State, ValueError):
+    """Both sides changed the same: nothing was merged. `conflicts` says what, with base, ours and theirs of each."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class MergeUnderWay(State, RuntimeError):
+    """A merge of the branch is not finished: resolve its conflicts and commit, or abort it."""
+
+
+class OpenConflicts(MergeUnderWay):
+    """Conflicts of the merge that is under way are not resolved yet. `conflicts` says which."""
+
+    def __init__(self, message: str, conflicts: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
+class NoMergeUnderWay(State, RuntimeError):
+    """No merge of the branch is under way."""
 
 
 class ReadOnly(State, PermissionError):

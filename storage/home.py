@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import xxhash
 
 from storage.disk import files
 from storage.disk.index import Index, is_whole
 from storage.disk.locks import boot_id
 from storage.disk.segments import FORMAT_VERSION, Segments
-from storage.errors import Corrupt, NewerFormat, NotARepository
+from storage.errors import Corrupt, NewerFormat, NotARepository, StorageFailed
 from storage.model.names import CONTROL
-from storage.stores.log import renew_failed
+from storage.model.records import MALFORMED
+from storage.stores.log import cut_unacknowledged, renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
 
-LAYOUT = 2
-"""What the rows of the index look like; an index that looks otherwise is made anew."""
+CONFIG_MAX, STATE_MAX = 1 << 26, 1 << 16
+"""Bytes that these files have at most."""
+CHECKED_MAX = 1 << 27
+"""A larger index is not read to its end when it is opened: `verify` and `rebuild` are for doubts about it."""
+_BLOCK = 1 << 20
+INDEX_VERSION = 4
+"""An index with another version is made anew."""
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -32,12 +42,14 @@ class Config(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """`state.json`: the boot in which the index was last open, and whether it was closed in good order.
 
-    `stamp` stands in the index too: it tells that very index from any copy made before it was last opened.
+    `stamp` stands in the index too: it tells that very index from any copy made before it was last opened. `checksum` is
+    that of the index's file when it was closed in good order, empty where it is larger than CHECKED_MAX.
     """
 
     boot: str
     clean: bool
     stamp: str = ""
+    checksum: str = ""
 
 
 def folder(path: Path) -> Path:
@@ -49,26 +61,31 @@ def read_config(path: Path) -> Config:
     """A repository's configuration. NotARepository, NewerFormat, Corrupt."""
     where = folder(path) / "config.json"
     try:
-        data = where.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        data = files.read_file(where, CONFIG_MAX)
+    except FileNotFoundError:
         raise NotARepository(f"{path} holds no arborfs repository: make one with `arborfs init {path}`") from None
-    except OSError as error:
-        raise files.failure(error, f"read {where}") from error
+    except StorageFailed as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise NotARepository(f"{path} holds no arborfs repository: {error}") from error
+        raise
     try:
         version = msgspec.json.decode(data).get("format", 0)
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise NewerFormat(
                 f"{path} has format {version}, this arborfs reads up to {FORMAT_VERSION}: install a newer arborfs"
             )
-        return msgspec.json.decode(data, type=Config)
-    except (msgspec.MsgspecError, AttributeError) as error:
+        config = msgspec.json.decode(data, type=Config)
+        if config.format < 1:
+            raise Corrupt(f"{where} cannot be read: there is no format {config.format}", where=str(where))
+        return config
+    except (*MALFORMED, AttributeError) as error:
         raise Corrupt(f"{where} cannot be read: {error}", where=str(where)) from error
 
 
 def _read_state(home: Path) -> State:
     try:
-        return msgspec.json.decode((home / "state.json").read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(files.read_file(home / "state.json", STATE_MAX), type=State)
+    except (OSError, *MALFORMED):
         return State("", False)
 
 
@@ -81,21 +98,37 @@ def is_started(home: Path) -> bool:
 def index_trouble(home: Path) -> str:
     """Why the index must be rebuilt before it is used, empty where it need not. Nobody else may have it open."""
     state = _read_state(home)
-    if not (home / "index" / "data.mdb").exists():
+    if not _is_plain(home / "index", stat.S_ISDIR) or not _is_plain(home / "index" / "data.mdb", stat.S_ISREG):
         return "it is missing"
+    if os.path.lexists(home / "index" / "lock.mdb") and not _is_plain(home / "index" / "lock.mdb", stat.S_ISREG):
+        return "its lock file is none"
     if not (state.clean or state.boot == boot_id()):
         return "the machine went down while the repository was open"
+    if state.clean and state.checksum and state.checksum != checksum_of(home / "index" / "data.mdb"):
+        return "it is not what it was when it was closed"
     if not _fits(home, state.stamp):
         return "it is damaged, cut short, a copy from an earlier day, or made by an older arborfs"
     return ""
 
 
+def _is_plain(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether there is a file of that kind, and no link."""
+    try:
+        return kind(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def start_index(home: Path, *, fresh: bool) -> RebuildReport | None:
     """Make the index fit to be opened, with the repository to ourselves; what was found if it was rebuilt."""
     needed = not fresh and index_trouble(home) != ""
-    files.make_directory(home / "tmp")
+    if not _is_plain(home / "segments", stat.S_ISDIR):
+        raise Corrupt(f"{home / 'segments'} is no folder: it held everything that was stored", where=str(home))
+    if not _is_plain(home / "tmp", stat.S_ISDIR):
+        files.remove_tree(home / "tmp")
+        files.make_directory(home / "tmp")
     for left in (home / "tmp").iterdir():
-        files.remove_tree(left) if left.is_dir() and not left.is_symlink() else files.remove(left)
+        files.remove_tree(left)
     report = rebuild_index(home) if needed else None
     bind_index(home)
     return report
@@ -110,7 +143,7 @@ def _fits(home: Path, stamp: str) -> bool:
     except Corrupt:
         return False
     try:
-        return _stamp(index) == stamp and _layout(index) == LAYOUT
+        return _stamp(index) == stamp and _version(index) == INDEX_VERSION
     except Corrupt:
         return False
     finally:
@@ -122,32 +155,56 @@ def _stamp(index: Index) -> str:
         return (txn.get(b"stamp", db=index.meta) or b"").decode()
 
 
-def _layout(index: Index) -> int:
+def _version(index: Index) -> int:
     with index.read() as txn:
-        return index.number(txn, b"layout")
+        return index.number(txn, b"version")
 
 
 def bind_index(home: Path) -> None:
     """Bind the index to this boot: sequence numbers go on above all that were used before."""
     files.make_directory(home / "index")
-    index = Index(home / "index")
-    with index.write() as txn:
-        boot = boot_id().encode()
-        if txn.get(b"boot", db=index.meta) != boot:
-            index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
-            txn.put(b"boot", boot, db=index.meta)
-        index.set_number(txn, b"layout", LAYOUT)
-        txn.put(b"stamp", os.urandom(8).hex().encode(), db=index.meta)
-    stamp = _stamp(index)
-    renew_failed(index, Segments(home / "segments"))
-    index.close()
+    stamp = os.urandom(8).hex()
+    # First: from the first change on, the index must not be trusted any more after a power loss.
     _write_state(home, clean=False, stamp=stamp)
+    index = Index(home / "index")
+    try:
+        with index.write() as txn:
+            boot = boot_id().encode()
+            if txn.get(b"boot", db=index.meta) != boot:
+                index.set_number(txn, b"sequence-base", index.number(txn, b"sequence") + 1)
+                txn.put(b"boot", boot, db=index.meta)
+            txn.put(b"stamp", stamp.encode(), db=index.meta)
+            index.set_number(txn, b"version", INDEX_VERSION)
+        segments = Segments(home / "segments")
+        cut_unacknowledged(index, segments)
+        renew_failed(index, segments)
+    finally:
+        index.close()
 
 
 def mark_clean(home: Path, index: Index) -> None:
-    """Note, durably, that the index was closed in good order."""
-    _write_state(home, clean=True, stamp=_stamp(index))
+    """Note, durably, that the index was closed in good order: this one, and no copy made while it was open."""
+    stamp = os.urandom(8).hex()
+    with index.write() as txn:
+        txn.put(b"stamp", stamp.encode(), db=index.meta)
+    index.sync()
+    _write_state(home, clean=True, stamp=stamp, checksum=checksum_of(home / "index" / "data.mdb"))
 
 
-def _write_state(home: Path, *, clean: bool, stamp: str) -> None:
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp)))
+def checksum_of(path: Path) -> str:
+    """The checksum (XXH3-64) of an index's file, which LMDB itself does not have; empty where it is large or gone."""
+    found = xxhash.xxh3_64()
+    try:
+        descriptor = files.open_file(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(file.fileno()).st_size > CHECKED_MAX:
+            return ""
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> None:
+    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp, checksum)))

@@ -13,8 +13,8 @@ from storage.errors import NotFound
 from storage.home import folder
 from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed
+from storage.model.dtypes import dtype_of
 from storage.model.records import Schema
-from storage.model.samples import dtype_of
 from storage.snapshot import Snapshot
 
 NO_COMMITS = "No commits made"

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self, overload
 
 from storage import reports
 from storage.checkout import ReaderCheckout, WriterCheckout
+from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Presence
 from storage.engine import Engine
@@ -20,6 +21,7 @@ from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevisi
 from storage.home import folder
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
+from storage.stores.revisions import Operation
 
 
 class BranchHead(NamedTuple):
@@ -27,6 +29,25 @@ class BranchHead(NamedTuple):
 
     name: str
     digest: str
+
+
+class Tag(NamedTuple):
+    """A tag: its commit, 64 hexadecimal digits, why it was made, and when, in seconds since 1970."""
+
+    name: str
+    digest: str
+    message: str
+    time: float
+
+
+class OperationRow(NamedTuple):
+    """One row of the operation log: `moved` are refs with where they were and are, empty where they did not exist."""
+
+    number: int
+    time: float
+    author: str
+    description: str
+    moved: tuple[tuple[str, str, str], ...]
 
 
 class Repository:
@@ -196,6 +217,16 @@ class Repository:
         engine = self._opened()
         return "DIRTY" if engine.working_tree(_known_branch(engine, branch)).is_dirty() else "CLEAN"
 
+    def diff(self, master: str, dev: str) -> DiffAndConflicts:
+        """What `dev` has that `master` has not, and what of it conflicts; each a branch, a tag or any revision.
+
+        Where both went on from a common ancestor, the differences are those that `dev` made since then: what
+        merging it would bring. A `+` behind a branch's name means its working tree: `diff("main", "main+")`.
+        ValueError for what is not there.
+        """
+        engine = self._opened()
+        return three_way(engine, named_tree(engine, master), named_tree(engine, dev))
+
     def _revision(self, engine: Engine, branch: str, commit: str, tag: str = "") -> Digest | None:
         """The commit that is meant: None before the first one of the branch."""
         if sum(map(bool, (branch, commit, tag))) > 1:
@@ -293,6 +324,18 @@ class Repository:
         engine.remove_branch(name, force=force_delete)
         return BranchHead(name, hexed(tip) if tip is not None else "")
 
+    def merge(self, message: str, master_branch: str, dev_branch: str) -> str:
+        """Merge a branch (or any revision) into another branch; the hash of the new last commit of that one.
+
+        Where `master_branch` has nothing of its own it moves there: no commit is made and `message` is not used. ValueError
+        for names that are not there; WriterLockHeld (a PermissionError) while a writer has the branch; StagedWork (a
+        RuntimeError) while anything is staged on it; MergeConflict (a ValueError), with its `conflicts`, where both changed
+        the same, and nothing is changed. A writer checkout's `merge` can leave conflicts open to be resolved.
+        """
+        engine = self._opened()
+        with self._writer(engine, _known_branch(engine, master_branch, default=False)) as writer:
+            return writer.merge(message, dev_branch)
+
     def list_tags(self) -> list[str]:
         """The names of all tags."""
         return sorted(self._opened().tags())
@@ -306,6 +349,43 @@ class Repository:
         engine.create_tag(name, digest, message)
         return hexed(digest)
 
+    def tag(self, name: str) -> Tag:
+        """A tag with its commit and message. ValueError where there is none."""
+        try:
+            found = self._opened().tag(name)
+        except NotFound as error:
+            raise UnknownRevision(str(error)) from error
+        return Tag(name, hexed(Digest(found.digest)), found.message, found.time / 1e9)
+
+    def remove_tag(self, name: str) -> Tag:
+        """Remove a tag, and return what it was; its commit stays. ValueError where there is none."""
+        tag = self.tag(name)
+        self._opened().remove_tag(name)
+        return tag
+
+    # Taking back
+
+    def operations(self, limit: int | None = None) -> list[OperationRow]:
+        """The operation log, newest first: everything that ever moved a branch, a tag or HEAD."""
+        return [_row(operation) for operation in self._opened().operations(limit)]
+
+    def undo(self, number: int | None = None) -> OperationRow:
+        """Take back the last operation, or the one of that number; which one it was. Undo once more to do it again.
+
+        A commit's changes come back as staged work, so that no sample changes; a removed branch comes back at its tip with what
+        was staged on it, and so does what a reset dropped. Conflict (a RuntimeError with `ref`, `expected`, `found`) where
+        a ref has moved since; NothingToUndo for the repository's beginning; BranchInUse where a branch would go that is the
+        default one or that a writer holds.
+        """
+        return _row(self._opened().undo(number))
+
+    def restore_operation(self, number: int) -> None:
+        """Bring all branches, tags and the default branch back to where they were after that operation; an operation, too.
+
+        Datasets on branches that are there stay as they are: what differs is staged afterwards.
+        """
+        self._opened().restore_operation(number)
+
     def __repr__(self) -> str:
         """Where it is, and on which branch."""
         lines = ["Arborfs Repository", f"    Repository Path  : {self._path}"]
@@ -314,6 +394,12 @@ class Repository:
         if not self.initialized:
             return "\n".join([*lines, "    Initialized      : False"])
         return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+
+
+def _row(operation: Operation) -> OperationRow:
+    return OperationRow(
+        operation.number, operation.time / 1e9, operation.author, operation.description, tuple(operation.changes)
+    )
 
 
 def _delete(home: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -24,8 +25,9 @@ from storage.model.records import (
     Kind,
     Schema,
     decode_entry,
-    encode_head,
+    directory_entry,
 )
+from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
     open_content,
@@ -33,16 +35,22 @@ from storage.stores.contents import (
     same_contents,
 )
 from storage.stores.log import Log
+from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import read_state, require_resolved
+from storage.stores.merging import Merger
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
 from storage.stores.transaction import Committer, root_of
 from storage.tree import read
+from storage.tree.diff import diff
 from storage.tree.node import EMPTY
 
 PAGE = 512
 """Entries read in one transaction while a directory is listed."""
-_TRIES = 5
+TRIES = 10
+T = TypeVar("T")
+"""So often what another process may have moved is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Parts:
     refs: Refs
     staging: Staging
     committer: Committer
+    merger: Merger
     origin: bytes
     author: Author
     segments: Segments
@@ -78,7 +87,7 @@ class WorkingReader:
         if not path:
             raise IsADirectory("the root of a branch is a directory")
         parts = self._p
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             with parts.index.read() as txn:
                 where = self._where(txn, path[:-1])
                 entry = self._find(txn, where, path[-1])
@@ -90,7 +99,7 @@ class WorkingReader:
                 return entry, open_content(parts.objects, entry, parts.staging.value(entry.value), where.schema)
             except Corrupt:
                 # The journal went between the two steps because its rows were committed: the next look finds them there.
-                if attempt == _TRIES - 1:
+                if attempt == TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
@@ -149,6 +158,10 @@ class WorkingReader:
         ref = self._p.refs.branch(txn, self.branch)
         before = root_of(self._p.objects, ref.tip)
         known = self._p.staging.directory(txn, ref.root_id)
+        if known is not None and known.base != before.root:  # a commit was taken back
+            sums = read.sums(self._p.objects.node, known.base)
+            base = directory_entry(known.base, sums.count, sums.samples, sums.size)
+            before = replace(before, size=base.size, value=base.value)
         if known is None or not known.head:
             return replace(before, mtime=known.mtime if known and known.mtime else before.mtime)
         entry = decode_entry(known.head, before.value)
@@ -172,7 +185,9 @@ class WorkingReader:
         if not path:
             ref = self._p.refs.branch(txn, self.branch)
             root = self._p.staging.directory(txn, ref.root_id)
-            return Where(ref.root_id, root.base if root else EMPTY, None)
+            if root is None:
+                raise Corrupt(f"the index has lost the root of branch {self.branch!r}: run `arborfs rebuild`")
+            return Where(ref.root_id, root.base, None)
         parent = known.get(path[:-1]) or self._resolve(txn, path[:-1], known)
         known[path[:-1]] = parent
         entry = self._find(txn, parent, path[-1])
@@ -227,39 +242,125 @@ class WorkingReader:
             row = next(staged, None)
 
     def status(self) -> list[StatusRow]:
-        """What differs from the tip, by path: a walk of staged rows only. A directory moved or removed whole is one row."""
-        with self._p.index.read() as txn:
-            return sorted(self._differences(txn, self._where(txn, ()), ()), key=lambda row: row.path)
+        """What differs from the tip, by path. A directory moved or removed whole is one row.
+
+        A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
+        tree they lie over, too.
+        """
+        return self._seen(lambda txn: sorted(self._from_tip(txn), key=lambda row: row.path))
 
     def is_dirty(self) -> bool:
-        """Whether anything differs from the tip."""
-        with self._p.index.read() as txn:
-            return next(self._differences(txn, self._where(txn, ()), ()), None) is not None
+        """Whether anything differs from the tip, or a merge is under way."""
+        return self._seen(lambda txn: self._merging(txn) is not None or next(self._from_tip(txn), None) is not None)
 
-    def _differences(self, txn: Txn, where: Where, path: Path) -> Iterator[StatusRow]:
-        if where.staged is None:
-            return
-        for name, row in self._p.staging.rows(txn, where.staged):
-            before, here = self._base_entry(where.base, name), (*path, name)
+    def target(self, path: Path) -> bytes:
+        """Where the symbolic link at `path` leads. NotFound, NotADirectory."""
+        return self._seen(lambda txn: self._p.staging.value(self._entry(txn, path).value))
+
+    def _seen(self, look: Callable[[Txn], T]) -> T:
+        """What `look` finds in one transaction."""
+        for attempt in range(TRIES):
+            try:
+                with self._p.index.read() as txn:
+                    return look(txn)
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def merging(self) -> MergeState | None:
+        """The merge that is under way on the branch, None where there is none."""
+        with self._p.index.read() as txn:
+            return self._merging(txn)
+
+    def require_resolved(self) -> None:
+        """OpenConflicts, naming them, while a merge is under way that has any."""
+        self._seen(self._require_resolved)
+
+    def _require_resolved(self, txn: Txn) -> None:
+        state = self._merging(txn)
+        if state is not None:
+            ref = self._p.refs.branch(txn, self.branch)
+            require_resolved(self._p.objects, self._p.staging, txn, ref, state)
+
+    def _merging(self, txn: Txn) -> MergeState | None:
+        ref = self._p.refs.branch(txn, self.branch)
+        return read_state(self._p.refs, self._p.staging, txn, self.branch, ref)
+
+    def standing(self) -> Tree:
+        """The whole tree as it stands at this moment, for comparing: all staged rows, read in one transaction."""
+        with self._p.index.read() as txn:
+            ref = self._p.refs.branch(txn, self.branch)
+            staged = self._collected(txn, ref.root_id)
+            root = self._root_entry(txn)
+            root = replace(root, kind=Kind.STAGED, value=STAGED_ID.pack(ref.root_id))
+            return Tree(root, ref.tip, self.branch, staged)
+
+    def _collected(self, txn: Txn, root: int) -> dict[int, Staged]:
+        staged: dict[int, Staged] = {}
+        todo = [root]
+        while todo:
+            directory = todo.pop()
+            known = self._p.staging.directory(txn, directory)
+            rows = list(self._p.staging.rows(txn, directory))
+            staged[directory] = Staged(known.base if known else EMPTY, rows)
+            todo += [row.staged_id for _, row in rows if row.kind is Kind.STAGED]
+        return staged
+
+    def _from_tip(self, txn: Txn) -> Iterator[StatusRow]:
+        ref = self._p.refs.branch(txn, self.branch)
+        known = self._p.staging.directory(txn, ref.root_id)
+        if known is not None:
+            yield from self._differences(txn, ref.root_id, known.base, root_of(self._p.objects, ref.tip).root, ())
+
+    def _differences(self, txn: Txn, staged: int, base: Digest, tip: Digest, path: Path) -> Iterator[StatusRow]:
+        """What differs between the directory `tip` and the one that is staged over `base`."""
+        for name, row in self._p.staging.rows(txn, staged):
+            before, here = self._base_entry(tip, name), (*path, name)
             if row.kind is Kind.STAGED:
                 yield from self._directory_differences(txn, row, before, here)
             elif row.kind is Kind.REMOVED:
                 if before is not None:
                     yield StatusRow(here, "removed", before.kind)
-            elif before is None:
-                yield StatusRow(here, "added", row.kind)
-            elif (row.head, self._p.staging.value(row.value)) != (encode_head(before), before.value):
-                yield StatusRow(here, "changed", row.kind)
+            else:
+                yield from self._changed(before, self._with_value(row), here)
+        for name, old, new in diff(self._p.objects.node, tip, base):
+            if self._p.staging.row(txn, staged, name) is None:
+                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
+
+    def _with_value(self, row: Row) -> Entry:
+        return decode_entry(row.head, self._p.staging.value(row.value))
+
+    def _changed(self, before: Entry | None, after: Entry | None, path: Path) -> Iterator[StatusRow]:
+        """What differs between two entries; of two directories, what differs below them."""
+        if before is None or after is None:
+            entry = before or after
+            if entry is not None:
+                yield StatusRow(path, "added" if before is None else "removed", entry.kind)
+        elif before.kind is not Kind.DIRECTORY or after.kind is not Kind.DIRECTORY:
+            facts = (before.mtime, before.attributes) == (after.mtime, after.attributes)
+            # What is staged may lie there as it came, and in the tip as a chunk.
+            if not facts or not same_contents(self._p.objects, before, after):
+                yield StatusRow(path, "changed", after.kind)
+        else:
+            if before.attributes != after.attributes:
+                yield StatusRow(path, "changed", Kind.DIRECTORY)
+            for name, old, new in diff(self._p.objects.node, before.root, after.root):
+                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
 
     def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
         known = self._p.staging.directory(txn, row.staged_id)
         entry = decode_entry(row.head, row.value)
         base = known.base if known else EMPTY
+        tip = base
         if before is None or before.kind is not Kind.DIRECTORY:
             yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
-        elif before.root != base or before.attributes != entry.attributes:
-            yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, Where(row.staged_id, base, entry.schema), path)
+        else:
+            tip = before.root
+            if before.attributes != entry.attributes:
+                yield StatusRow(path, "changed", Kind.DIRECTORY)
+        yield from self._differences(txn, row.staged_id, base, tip, path)
 
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""
@@ -274,6 +375,10 @@ class StatusRow:
     path: Path
     change: str
     kind: Kind
+
+
+def _decoded(found: tuple[bytes, bytes] | None) -> Entry | None:
+    return None if found is None else decode_entry(*found)
 
 
 def staged_id(entry: Entry) -> int:

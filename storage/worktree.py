@@ -11,9 +11,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from storage.disk.index import GENERATION, number_key
+from storage.disk.index import GENERATION, Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
+    Conflict,
+    Corrupt,
     Exists,
     InvalidName,
     IsADirectory,
@@ -21,6 +23,8 @@ from storage.errors import (
     NotEmpty,
     NotFound,
 )
+from storage.model.chunking import ChunkRef
+from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
 from storage.model.names import CONTROL, Path, check_name, path_text
 from storage.model.records import (
@@ -36,12 +40,14 @@ from storage.model.samples import Array, BytesSource, Source, canonical_header, 
 from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     Content,
+    chunks_of,
     store_payload,
     stored_entry,
 )
-from storage.stores.staging import STAGED_ID, LeafRow, Where
+from storage.stores.objects import Objects
+from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree.node import EMPTY
-from storage.working import WorkingReader, staged_id
+from storage.working import TRIES, WorkingReader, staged_id
 
 
 class WorkingTree(WorkingReader):
@@ -75,7 +81,8 @@ class WorkingTree(WorkingReader):
         if source.size == 0:
             schema = None
         stamp = time.time_ns() if mtime is None else mtime
-        entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN)
+        before = self._chunks_at(path) if source.size > DELTA_MIN and source.base is None else ()
+        entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN, before)
         with self._change() as change:
             directory = change.directory(parent)
             found = change.find(directory, name)
@@ -88,6 +95,14 @@ class WorkingTree(WorkingReader):
             assert isinstance(entry.value, bytes)
             change.put(directory, name, encode_head(entry), entry.value, new=found is None)
         return entry
+
+    def _chunks_at(self, path: Path) -> Sequence[ChunkRef]:
+        """The chunks of what a new version at `path` replaces: what stays alike need not be stored twice."""
+        try:
+            entry = self.entry(path)
+            return chunks_of(self._p.objects, entry, self._p.staging.value(entry.value))
+        except (NotFound, NotADirectory, Corrupt):
+            return ()
 
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty file; in a dataset, a sample still to be filled. Exists."""
@@ -178,6 +193,31 @@ class WorkingTree(WorkingReader):
         if next(self._merged(txn, where, b""), None) is not None:
             raise NotEmpty(f"{path_text(path)} is not empty")
 
+    def put_entry(self, path: Path, entry: Entry | None) -> None:
+        """Stage a committed entry as it is, a directory with all below it; None: nothing is there. One row.
+
+        Replaces whatever is there. NotFound where there is no directory above it.
+        """
+        parent, name = split(path)
+        with self._change() as change:
+            directory = change.directory(parent)
+            found = change.find(directory, name)
+            if found is not None:
+                change.drop(found)
+            if entry is None:
+                change.remove(directory, name)
+            else:
+                change.put(directory, name, encode_head(entry), self._p.staging.value(entry.value), new=found is None)
+
+    def put_attributes(self, path: Path, attributes: Attributes) -> None:
+        """Give an entry that mode, owner and xattrs; what else it has stays."""
+
+        def changed(entry: Entry) -> Entry:
+            mode, uid, gid, xattrs = attributes.mode, attributes.uid, attributes.gid, attributes.xattrs
+            return replace(entry, attributes=replace(entry.attributes, mode=mode, uid=uid, gid=gid, xattrs=xattrs))
+
+        self._edit_entry(path, changed, None)
+
     def rename(self, old: Path, new: Path, *, replace: bool = True) -> None:
         """Move an entry, atomically, over an existing one of its kind if `replace`.
 
@@ -235,23 +275,29 @@ class WorkingTree(WorkingReader):
         Contents are stored before the move's transaction begins; the move checks that the file is still the same.
         """
         entry = self.entry(old)
+        after = self.fitting(entry, self.schema_of(old[:-1]), new)
+        return None if after is entry else (entry, after)
+
+    def fitting(self, entry: Entry, dataset: Schema | None, path: Path) -> Entry:
+        """An entry of a directory with the schema `dataset` as it has to stand at `path`: the same, or a sample of the schema
+        there, or a plain file with the bytes that the sample had. Its contents are stored. SchemaMismatch.
+        """
         if entry.kind not in (Kind.FILE, Kind.SAMPLE):
-            return None
-        wanted = sample_schema(self.schema_of(new[:-1]), new[-1])
-        current = self.schema_of(old[:-1]) if entry.kind is Kind.SAMPLE else None
+            return entry
+        wanted = sample_schema(self.schema_of(path[:-1]), path[-1])
+        current = dataset if entry.kind is Kind.SAMPLE else None
         if wanted is None and current is None:
-            return None
+            return entry
         if wanted is not None and current is not None and wanted.hash == current.hash:
-            return None
+            return entry
         if wanted is not None:
             if entry.size == 0:
-                return None
-            content = self.content(entry, current)
-            source = ContentSource(content)
-            return entry, stored_entry(self._p.objects, source, wanted, path_text(new), entry.mtime, entry.attributes)
+                return entry
+            source = ContentSource(self.content(entry, current))
+            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes)
         head = file_header(current, entry.attributes)
         kept = replace(entry.attributes, header=head, shape=None)
-        return entry, replace(entry, kind=Kind.FILE, attributes=kept)
+        return replace(entry, kind=Kind.FILE, attributes=kept)
 
     def _moved(
         self, change: Change, found: Found, converted: tuple[Entry, Entry] | None, path: Path
@@ -332,6 +378,46 @@ class WorkingTree(WorkingReader):
         encoded = [(name, encode_head(entry), self._p.staging.value(entry.value)) for name, entry in rows]
         self._put_encoded(directory, encoded)
 
+    def put_entries(self, entries: Sequence[tuple[Path, Entry | None]], parents: Mapping[Path, Entry]) -> None:
+        """Put entries in the place of whatever stands there, in one record: a directory whole, as one row; None removes.
+
+        Their values must be stored already. Missing directories above them are made like those in `parents`. Of the root
+        only the attributes are taken. NotADirectory.
+        """
+        with self._change() as change:
+            for path, entry in entries:
+                if not path:
+                    assert entry is not None
+                    change.set_root(encode_head(entry))
+                elif entry is not None or self._has_parents(change, path):
+                    self._put_entry(change, path, entry, parents)
+
+    def _has_parents(self, change: Change, path: Path) -> bool:
+        try:
+            change.directory(path[:-1])
+        except (NotFound, NotADirectory):
+            return False
+        return True
+
+    def _put_entry(self, change: Change, path: Path, entry: Entry | None, parents: Mapping[Path, Entry]) -> None:
+        parent, name = split(path)
+        for depth in range(1, len(path)):
+            above = change.directory(path[: depth - 1])
+            if change.find(above, path[depth - 1]) is None:
+                like = parents[path[:depth]]
+                child = change.new_directory(EMPTY, path[:depth])
+                head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
+                change.put(above, path[depth - 1], head, STAGED_ID.pack(child), new=True)
+        directory = change.directory(parent)
+        found = change.find(directory, name)
+        if found is not None and found.entry.is_directory:
+            change.drop(found)
+        if entry is not None:
+            change.put(directory, name, encode_head(entry), self._p.staging.value(entry.value), new=found is None)
+            change.structural |= entry.is_directory
+        elif found is not None:
+            change.remove(directory, name)
+
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""
         self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
@@ -339,7 +425,8 @@ class WorkingTree(WorkingReader):
     def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:
             staged = change.directory(directory)
-            change.put_many(staged, rows)
+            # In a merge, writing what is there says that it is right.
+            change.put_many(staged, rows, again=self._merging(change.txn) is not None)
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""
@@ -352,20 +439,97 @@ class WorkingTree(WorkingReader):
                 change.remove(staged, name)
                 change.drop(found)
 
-    def sample_entry(self, schema: Schema, array: Array, mtime: int | None = None, what: str = "array") -> Entry:
-        """Store an array's contents; the entry to stage it with. SchemaMismatch."""
+    def sample_entry(
+        self, schema: Schema, array: Array, mtime: int | None = None, what: str = "array", replaces: Path | None = None
+    ) -> Entry:
+        """Store an array's contents; the entry to stage it with, at the path `replaces` if that is known. SchemaMismatch."""
         check_array(schema, array.dtype, array.shape, what)
         data = array.tobytes()
-        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize)
+        before = self._chunks_at(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
+        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before)
         size = len(canonical_header(schema.dtype, array.shape)) + len(data)
         attributes = Attributes(shape=array.shape) if schema.variable else PLAIN
         return Entry(Kind.SAMPLE, size, time.time_ns() if mtime is None else mtime, attributes, flags, value)
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes go: for those who build a directory that `graft` puts into the tree."""
+        return self._p.objects
+
+    def folded(self, path: Path) -> tuple[Entry | None, int]:
+        """The entry at `path`, None where there is none, with what is staged below it stored as a commit would store it.
+
+        The tree stays as it is. The number says as of when, for `graft`. NotADirectory on the way to it.
+        """
+        for attempt in range(TRIES):
+            try:
+                return self._folded(path)
+            except Corrupt:
+                # A commit elsewhere may have deleted a journal under our feet; real damage is still there the next time.
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _folded(self, path: Path) -> tuple[Entry | None, int]:
+        parent, name = split(path)
+        with self._p.index.read() as txn:
+            since = self._p.index.number(txn, GENERATION)
+            try:
+                where = self._where(txn, parent)
+            except NotFound:
+                return None, since
+            row = self._p.staging.row(txn, where.staged, name) if where.staged is not None else None
+            if row is None or row.kind is not Kind.STAGED:
+                return self._find(txn, where, name), since
+            entry, fresh = self._p.committer.fold_staged(txn, row)
+        self._p.objects.put_nodes(fresh)
+        return entry, since
+
+    def graft(self, path: Path, entry: Entry, since: int) -> None:
+        """Put a directory that is stored in full in place of what is at `path`, as one row.
+
+        Conflict, and nothing is changed, where something at `path`, below it or above it changed after `since`. What
+        `entry` leads to survives power loss before it can be seen. NotFound if the directory around it is not there.
+        """
+        parent, name = split(path)
+        self._p.log.sync()
+        with self._change() as change:
+            if self._touched(change.txn, path, since):
+                raise Conflict(
+                    f"{path_text(path)} on branch {self.branch!r}", "what it was", "changes by somebody else"
+                )
+            directory = change.directory(parent)
+            found = change.find(directory, name)
+            if found is not None:
+                change.drop(found)
+            assert isinstance(entry.value, bytes)
+            change.put(directory, name, encode_head(entry), entry.value, new=found is None)
+            change.structural = True
+
+    def _touched(self, txn: Txn, path: Path, since: int) -> bool:
+        """Whether anybody changed what is at `path`, below it or above it after that generation; in doubt, yes."""
+        index = self._p.index
+        if index.number(txn, GENERATION) == since:
+            return False
+        rows = list(index.scan(txn, index.changes, b"", number_key(since)))
+        if not rows or int.from_bytes(rows[0][0], "big") != since + 1:
+            return True
+        return any(_concerns(value, self.branch, path) for _, value in rows)
 
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
         """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
         return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
+
+    def amend(
+        self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Digest:
+        """Put a commit of the working tree in the tip's place: with the tip's parents, and its message and metadata unless
+        given. Only this branch moves. NothingToCommit.
+        """
+        facts = None if metadata is None else dict(metadata)
+        return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +548,19 @@ class ContentSource:
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """`size` bytes from `offset`, fewer only at the end."""
         return self.content.read(offset, size)
+
+
+def _concerns(change: bytes, branch: str, path: Path) -> bool:
+    """Whether a row of the table of changes may tell of something at `path`, below it or above it."""
+    for changed, place, names in decode_change(change):
+        here = tuple(place)
+        if changed not in ("", branch):
+            continue
+        if here[: len(path)] == path:
+            return True
+        if path[: len(here)] == here and (names is None or path[len(here)] in names):
+            return True
+    return False
 
 
 def split(path: Path) -> tuple[Path, bytes]:

@@ -247,6 +247,9 @@ def daemon_of(place: Path) -> int:
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of the session no mount and no daemon of ours is left."""
     os.environ[MARK] = uuid.uuid4().hex
+    # A shell that starts us in the background has SIGINT ignored, by the programs that we start and interrupt as well.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     # Only below our own folder: other mounts of this machine are none of our business.
     ours = f"{tmp_path_factory.getbasetemp()}/"

@@ -8,7 +8,23 @@ from typing import Any
 
 import click
 
-from fusefs.cli import care, doctor, history, init, mounting, refs, show, space, stats
+from fusefs.cli import (
+    back,
+    care,
+    diff,
+    doctor,
+    history,
+    init,
+    log,
+    merging,
+    mounting,
+    oplog,
+    refs,
+    show,
+    space,
+    stats,
+    transfer,
+)
 from fusefs.cli.location import Location
 from storage.errors import ArborError
 
@@ -80,11 +96,22 @@ for command in (
     mounting.mounts,
     stats.stats,
     history.status,
-    history.log,
+    log.log,
     history.commit,
     show.show,
+    diff.diff,
+    merging.merge,
+    merging.resolve,
+    merging.revert,
+    merging.cherry_pick,
     refs.branch,
     refs.tag,
+    back.reset,
+    back.restore,
+    oplog.undo,
+    oplog.op,
+    transfer.import_,
+    transfer.export,
     doctor.doctor,
     care.verify,
     care.rebuild,

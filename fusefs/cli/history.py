@@ -1,15 +1,15 @@
-"""What is staged, what was committed, and committing: `status`, `log`, `commit`."""
+"""What is staged, and committing it: `status`, `commit`; and how commits are shown."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 import click
 
 from fusefs.cli.location import Location
+from fusefs.cli.merging import merging_json, merging_text
 from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, printable, shown
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
@@ -24,7 +24,7 @@ Names = Mapping[Digest, list[str]]
 @json_option
 @click.pass_obj
 def status(location: Location, branch: str | None, as_json: bool) -> None:
-    """List what is staged on BRANCH (default: the one you stand in, else the default branch).
+    """List what is staged on BRANCH (default: the one you stand in, else the default branch), and open conflicts.
 
     Staged work is what was written since the last commit, in a mount or by the Python API. It survives
     unmounting and restarts.
@@ -38,10 +38,15 @@ def status(location: Location, branch: str | None, as_json: bool) -> None:
         branch = branch or location.branch(engine)
         changes = engine.working_tree(branch).status()
         tip = engine.branches().get(branch)
+        merging = engine.merging(branch)
+        under_way, conflicts = merging.under_way(), merging.conflicts()
     if as_json:
         listed = [change_json(row.path, row.change, row.kind) for row in changes]
-        print_json({"branch": branch, "commit": hexed(tip) if tip else None, "changes": listed})
+        told = {"merge": merging_json(under_way, conflicts)} if under_way is not None else {}
+        print_json({"branch": branch, "commit": hexed(tip) if tip else None, "changes": listed, **told})
         return
+    if under_way is not None:
+        click.echo(merging_text(under_way, conflicts))
     click.echo(f"On branch {branch}, {counted(len(changes), 'change') if changes else 'nothing'} staged.")
     for row in changes:
         click.echo(change_text(row.path, row.change, row.kind))
@@ -97,60 +102,34 @@ def commit_json(digest: Digest, record: Commit, names: Names) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("revision", required=False)
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many commits.")
-@click.option("--oneline", is_flag=True, help="One line per commit.")
-@json_option
-@click.pass_obj
-def log(location: Location, revision: str | None, limit: int | None, oneline: bool, as_json: bool) -> None:
-    """List the commits that REVISION stands on, newest first.
-
-    REVISION is a branch, a tag, a commit's id or the beginning of one, any of these followed by ~3 or ^2, or
-    main@{2026-11-01}. Default: the branch you stand in, else the default branch.
-
-    \b
-    Example:
-      arborfs -C data log -n 3
-      arborfs -C data log v1.0 --json
-    """
-    with location.open() as engine:
-        start = engine.resolve(revision) if revision else engine.branches().get(location.branch(engine))
-        names = names_of(engine)
-        commits = islice(engine.log(start), limit) if start else iter(())
-        if as_json:
-            print_json([commit_json(digest, record, names) for digest, record in commits])
-            return
-        if start is None:
-            click.echo("No commits yet.", err=True)
-        for number, (digest, record) in enumerate(commits):
-            if oneline:
-                refs = f" ({', '.join(names[digest])})" if digest in names else ""
-                title = printable(record.message.partition("\n")[0])
-                click.echo(f"{engine.abbreviation(digest)}{refs} {title}")
-            else:
-                click.echo(("\n" if number else "") + commit_text(engine, digest, record, names))
-
-
-@click.command()
-@click.option("-m", "--message", required=True, help="What changed, and why.")
+@click.option("-m", "--message", help="What changed, and why.")
+@click.option(
+    "--amend", is_flag=True, help="Put this commit in the last one's place; its message stays unless one is given."
+)
 @click.option("--branch", help="Commit what is staged on this branch. Default: as for status.")
 @json_option
 @click.pass_obj
-def commit(location: Location, message: str, branch: str | None, as_json: bool) -> None:
+def commit(location: Location, message: str | None, amend: bool, branch: str | None, as_json: bool) -> None:
     """Make a commit of everything staged on a branch, and print its id.
 
-    Exit code 4 when nothing is staged.
+    Exit code 4 when nothing is staged. With --amend only this branch moves: other branches and tags keep the commit that is
+    replaced, and undo brings it back.
 
     \b
     Example:
       arborfs -C data commit -m "calibrated the second camera"
+      arborfs -C data commit --amend -m "calibrated both cameras"
     """
-    if not message.strip():
+    if message is None and not amend:
+        raise click.UsageError("Say what changed with -m.")
+    if message is not None and not message.strip():
         raise click.UsageError("The message is empty.")
     with location.open() as engine:
         branch = branch or location.branch(engine)
-        digest = engine.working_tree(branch).commit(message)
+        tree = engine.working_tree(branch)
+        digest = tree.amend(message) if amend else tree.commit(message or "")
         if as_json:
             print_json({"branch": branch, "commit": hexed(digest)})
         else:
-            click.echo(f"[{branch} {engine.abbreviation(digest)}] {printable(message.partition(chr(10))[0])}")
+            title = engine.commit_record(digest).message.partition("\n")[0]
+            click.echo(f"[{branch} {engine.abbreviation(digest)}] {printable(title)}")

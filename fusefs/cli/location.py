@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +23,16 @@ _OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re
 
 
 def split_object(text: str) -> tuple[str, TreePath | None]:
-    """The revision and the path in [REVISION][:PATH]; no path where no colon is."""
+    """`[REVISION][:PATH]` as its two parts; the path is None where there is no colon."""
     parts = _OBJECT.fullmatch(text)
     if parts is None:
         raise click.UsageError(f"{text!r} is not REVISION, :PATH or REVISION:PATH.")
-    if parts["path"] is None:
-        return parts["revision"], None
-    names = parts["path"].encode("utf-8", "surrogateescape").split(b"/")
-    return parts["revision"], tuple(name for name in names if name)
+    return parts["revision"], None if parts["path"] is None else tree_path(parts["path"])
+
+
+def tree_path(text: str) -> TreePath:
+    """A path as given on the command line, seen from the top of a tree; `.` and nothing are the top itself."""
+    return tuple(name for name in os.fsencode(text).split(b"/") if name not in (b"", b"."))
 
 
 @dataclass(frozen=True)

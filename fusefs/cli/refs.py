@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from fusefs.cli.location import Location
-from fusefs.cli.output import json_option, print_json, printable
+from fusefs.cli.output import json_option, json_time, print_json, printable
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
+from storage.stores.refs import TagRef
 
 
 def _line(engine: Engine, mark: str, name: str, width: int, commit: Digest | None) -> str:
@@ -25,17 +26,26 @@ def _start(engine: Engine, location: Location, revision: str | None) -> Digest |
 
 
 @click.group(invoke_without_command=True)
+@click.option("-d", "merged", metavar="NAME", help="Delete a branch whose commits are in another branch or a tag.")
+@click.option(
+    "-D", "forced", metavar="NAME", help="Delete a branch, also when its commits or staged work are nowhere else."
+)
 @click.pass_context
-def branch(context: click.Context) -> None:
+def branch(context: click.Context, merged: str | None, forced: str | None) -> None:
     """List, make, delete and rename branches; without a subcommand, list them.
 
     \b
     Example:
       arborfs -C data branch
       arborfs -C data branch create experiment v1.0
-      arborfs -C data branch delete experiment
+      arborfs -C data branch -d experiment
     """
-    if context.invoked_subcommand is None:
+    given = [merged is not None, forced is not None, context.invoked_subcommand is not None]
+    if sum(given) > 1:
+        raise click.UsageError("Do one thing at a time: -d, -D or a subcommand.")
+    if merged is not None or forced is not None:
+        context.invoke(delete_branch, name=merged or forced, force=forced is not None)
+    elif context.invoked_subcommand is None:
         context.invoke(list_branches)
 
 
@@ -88,6 +98,8 @@ def create_branch(location: Location, name: str, revision: str | None) -> None:
 @click.pass_obj
 def delete_branch(location: Location, name: str, force: bool) -> None:
     """Delete the branch NAME. Its commits must be in another branch or a tag, unless --force is given.
+
+    Undo brings it back, with what was staged on it.
 
     \b
     Example:
@@ -148,20 +160,25 @@ def tag(context: click.Context) -> None:
 @json_option
 @click.pass_obj
 def list_tags(location: Location, as_json: bool = False) -> None:
-    """List the tags.
+    """List the tags, each with its commit and its message.
 
     \b
     Example:
       arborfs -C data tag list --json
     """
     with location.open() as engine:
-        tags = engine.tags()
+        tags = {name: engine.tag(name) for name in sorted(engine.tags())}
         if as_json:
-            print_json([{"name": name, "commit": hexed(commit)} for name, commit in sorted(tags.items())])
+            print_json([_tag_json(name, found) for name, found in tags.items()])
             return
         width = max(map(len, tags), default=0)
-        for name, commit in sorted(tags.items()):
-            click.echo(_line(engine, " ", name, width, commit))
+        for name, found in tags.items():
+            message = printable(found.message.partition("\n")[0])
+            click.echo(_line(engine, " ", name, width, Digest(found.digest)) + (f"  [{message}]" if message else ""))
+
+
+def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
+    return {"name": name, "commit": hexed(Digest(tag.digest)), "message": tag.message, "time": json_time(tag.time)}
 
 
 @tag.command("create")

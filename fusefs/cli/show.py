@@ -94,7 +94,7 @@ def _show_entry(engine: Engine, snapshot: Snapshot, path: Path, as_json: bool) -
         if as_json:
             print_json(facts | {"entries": [_facts((*path, name), row, entry.schema) for name, row in rows]})
             return
-        schema = f"dataset of {_schema_text(entry.schema)}, " if entry.schema else ""
+        schema = f"dataset of {schema_text(entry.schema)}, " if entry.schema else ""
         click.echo(f"{shown(path)}: {schema}{counted(entry.count, 'entry', 'entries')}, {size_text(entry.size)}")
         for name, below in rows:
             click.echo(f"  {below.kind.name.lower():9} {size_text(below.size):>8}  {shown((name,))}")
@@ -133,6 +133,7 @@ def _facts(path: Path, entry: Entry, dataset: Schema | None) -> dict[str, Any]:
     return facts
 
 
-def _schema_text(schema: Schema) -> str:
+def schema_text(schema: Schema) -> str:
+    """Dtype and shape of a dataset for people."""
     shape = " x ".join(map(str, schema.shape)) or "scalars"
     return f"{schema.dtype} {'at most ' if schema.variable else ''}{shape}"

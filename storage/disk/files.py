@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,33 @@ def failure(error: OSError, doing: str) -> StorageFull | StorageFailed:
     raised = kind(f"cannot {doing}: {error.strerror}")
     raised.errno = error.errno
     return raised
+
+
+def open_file(path: Path, flags: int) -> int:
+    """A descriptor of a regular file, never of what a link at `path` leads to. FileNotFoundError, StorageFailed."""
+    try:
+        # A pipe would be waited for.
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise failure(error, f"open {path}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StorageFailed(f"{path} is not a regular file: put it out of the way")
+    return fd
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """All of a small file. FileNotFoundError, StorageFailed (also where it has more than `limit` bytes)."""
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise failure(error, f"read {path}") from error
+    if len(data) > limit:
+        raise StorageFailed(f"{path} has more than {limit} bytes: it is none of ours")
+    return data
 
 
 def append(fd: int, parts: list[bytes | memoryview], offset: int) -> int:
@@ -134,7 +162,7 @@ def swap_directory(fresh: Path, place: Path) -> None:
     old = place.with_name(f"{place.name}.old")
     remove_tree(old)
     try:
-        if place.exists():
+        if os.path.lexists(place):
             os.rename(place, old)
         os.rename(fresh, place)
     except OSError as error:
@@ -152,10 +180,11 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it; nothing happens when it is gone already."""
+    """Remove a directory and all in it, or whatever else is there; nothing happens when it is gone already."""
     try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise failure(error, f"remove {path}") from error

@@ -7,6 +7,7 @@ the index is rebuilt rather than trusted. A write transaction begins and ends in
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import lmdb
+import msgspec
 
-from storage.errors import Corrupt, StorageFull
+from storage.errors import Corrupt, StorageFailed, StorageFull
 
 Table = Any
+
+UNREADABLE = (struct.error, OverflowError, msgspec.MsgspecError, UnicodeDecodeError)
+"""What rows of the index give when they are taken apart and are not what was written."""
 
 
 class Txn(Protocol):
@@ -127,14 +132,20 @@ class Index:
                 yield cast(Txn, txn)
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise StorageFull(f"the index cannot be written: {error}") from error
-        except lmdb.Error as error:
+        except (lmdb.Error, *UNREADABLE) as error:
             if "No space left" in str(error):
                 raise StorageFull(f"the index cannot be written: {error}") from error
-            raise Corrupt(f"the index cannot be written: {error}", where=str(self.folder)) from error
+            raise Corrupt(
+                f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
+                where=str(self.folder),
+            ) from error
 
     def sync(self) -> None:
-        """Make the index itself survive power loss; needed only before it is marked clean."""
-        self.environment().sync(True)
+        """Make the index itself survive power loss; needed only before it is marked clean. StorageFailed."""
+        try:
+            self.environment().sync(True)
+        except lmdb.Error as error:
+            raise StorageFailed(f"the index cannot be synced to disk: {error}") from error
 
     def close(self) -> None:
         """Let go of the environment."""
@@ -201,8 +212,11 @@ class _Snapshot:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._txn.abort()
-        if isinstance(error, lmdb.Error):
-            raise Corrupt(f"the index cannot be read: {error}", where=str(self._index.folder)) from error
+        if isinstance(error, (lmdb.Error, *UNREADABLE)):
+            raise Corrupt(
+                f"the index cannot be read: {error}; close the repository everywhere and run `arborfs rebuild`",
+                where=str(self._index.folder),
+            ) from error
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.

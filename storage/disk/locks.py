@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from storage.disk import files
+
 
 class Owner(msgspec.Struct, frozen=True):
     """A process, told apart from a later one with the same pid by its start time and the boot it ran in.
@@ -53,7 +55,7 @@ def this_process() -> Owner:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` alone among all processes and threads; waits for it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = files.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -98,7 +100,7 @@ class Presence:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = files.open_file(path, os.O_RDWR | os.O_CREAT)
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -124,10 +126,12 @@ class Presence:
         with self._lock:
             if self._fd < 0:
                 return
-            if self._pid == os.getpid() and self._alone():
-                finish()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                if self._pid == os.getpid() and self._alone():
+                    finish()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
 
     def _alone(self) -> bool:
         try:

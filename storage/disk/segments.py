@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ FILE_SIZE = 40
 _RECORD = struct.Struct("<4sBBHIIQ32sQ")
 _MAGIC = b"arb\x01"
 RECORD_SIZE = _RECORD.size + 8
+_FILE_NAME = re.compile(r"[0-9a-f]{8}\.(log|journal)", re.ASCII)
 _CHECK = struct.Struct("<Q")
 _GAP, _SPAN = 4096, 1 << 22  # places this close are read together, this many bytes at most
 
@@ -150,7 +152,7 @@ class Segment:
         it could acknowledge it, and is cut off.
         """
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = files.open_file(path, os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
@@ -233,10 +235,13 @@ class Segments:
     def paths(self) -> dict[int, Path]:
         """All segment files by id."""
         found = {}
-        for path in self.folder.iterdir():
-            if path.suffix in (".log", ".journal"):
-                with suppress(ValueError):
-                    found[int(path.stem, 16)] = path
+        try:
+            there = sorted(os.scandir(self.folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise files.failure(error, f"list {self.folder}") from error
+        for entry in there:
+            if _FILE_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                found[int(entry.name[:8], 16)] = self.folder / entry.name
         return found
 
     def paths_of(self, segment: int) -> Path | None:
@@ -279,14 +284,26 @@ class Segments:
             )
         return data
 
-    def read_at_once(self, place: Place) -> bytes | None:
-        """The bytes at `place` if the kernel has them in memory; None where the disk, or an error, is in the way."""
-        buffer = bytearray(place.length)
+    def read_object(self, place: Place, digest: Digest) -> memoryview:
+        """The payload of an object's record at `place`; Corrupt unless the record is that of `digest`.
+
+        The payload itself is not checked.
+        """
+        data = self.read(_with_header(place))
+        _require(data, place, digest)
+        return memoryview(data)[RECORD_SIZE:]
+
+    def object_at_once(self, place: Place, digest: Digest) -> memoryview | None:
+        """The same if the kernel has it in memory; None where the disk, or an error, is in the way."""
+        buffer = bytearray(RECORD_SIZE + place.length)
         try:
-            found = os.preadv(self._descriptor(place.segment), [buffer], place.offset, os.RWF_NOWAIT)
-        except OSError:
+            found = os.preadv(self._descriptor(place.segment), [buffer], place.offset - RECORD_SIZE, os.RWF_NOWAIT)
+        except (OSError, OverflowError):
             return None
-        return bytes(buffer) if found == place.length else None
+        if found != len(buffer):
+            return None
+        _require(buffer, place, digest)
+        return memoryview(buffer).toreadonly()[RECORD_SIZE:]
 
     def _descriptor(self, segment: int) -> int:
         fd = self._fds.get(segment)
@@ -295,6 +312,11 @@ class Segments:
     def _pread(self, place: Place) -> bytes:
         try:
             return os.pread(self._descriptor(place.segment), place.length, place.offset)
+        except (Corrupt, StorageFailed):
+            # OSErrors, too: that the file is gone readers of a journal must tell from a disk's refusal.
+            raise
+        except (OverflowError, MemoryError) as error:
+            raise Corrupt(f"no segment has {place.length} bytes at {place.offset}: run `arborfs rebuild`") from error
         except OSError as error:
             raise files.failure(error, f"read segment {place.segment:08x}") from error
 
@@ -304,7 +326,7 @@ class Segments:
                 return self._fds[segment]
             for kind in SegmentKind:
                 with suppress(FileNotFoundError):
-                    fd = os.open(self.path(segment, kind), os.O_RDONLY | os.O_CLOEXEC)
+                    fd = files.open_file(self.path(segment, kind), os.O_RDONLY)
                     self._fds[segment] = fd
                     if kind is SegmentKind.JOURNAL:
                         self._journals.add(segment)
@@ -340,12 +362,24 @@ class Segments:
             self._fds.clear()
 
 
+def _with_header(place: Place) -> Place:
+    if place.offset < FILE_SIZE + RECORD_SIZE:
+        raise Corrupt(f"no record's payload begins at byte {place.offset} of a segment")
+    return Place(place.segment, place.offset - RECORD_SIZE, RECORD_SIZE + place.length)
+
+
+def _require(data: bytes | bytearray, place: Place, digest: Digest) -> None:
+    magic, _, _, _, length, _, _, found, _ = _RECORD.unpack_from(data)
+    if magic != _MAGIC or length != place.length or found != digest:
+        raise Corrupt("the index leads to another record, or to none: run `arborfs rebuild`")
+
+
 def is_unused(path: Path) -> bool:
     """Whether whoever made this segment file was cut off before anything could be appended to it."""
     if path.stat().st_size > FILE_SIZE:
         return False
     try:
-        parse_file_header(path.read_bytes(), path)
+        parse_file_header(files.read_file(path, FILE_SIZE), path)
     except Corrupt:
         return True
     return False

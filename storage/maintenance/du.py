@@ -56,7 +56,7 @@ def _digests(engine: Engine, entry: Entry) -> set[Digest]:
     if entry.kind is Kind.DIRECTORY:
         reachable.add_directories([entry.root] if entry.root != EMPTY else [])
     elif entry.kind is not Kind.SYMLINK:
-        reachable.digests.update(contents_digests(engine.objects, entry.flags, entry.value))
+        reachable.add_contents(contents_digests(engine.objects, entry.flags, entry.value))
     return reachable.digests
 
 

@@ -7,7 +7,8 @@
 3. Sweep. Objects marked long enough ago that still nothing leads to lose their index rows.
 4. Compact (storage/maintenance/compact.py). Segments lose the bytes that no row leads to.
 
-Steps 1 and 3 decide inside a write transaction, with a last look at what changed since the long look before it.
+Steps 1 and 3 decide inside a write transaction, with a last look at what changed since the long look before it, and take
+turns with commits and merges, which store a tree first and name it then.
 A crash between any two steps leaves a repository in which all that was reachable is, and the next gc goes on.
 """
 
@@ -161,7 +162,7 @@ class _Collector:
                 for digest in batch:
                     if digest not in kept:
                         txn.put(digest, now, overwrite=False, db=index.condemned)
-        with self._parts.log.change(SegmentKind.LOG) as txn:
+        with self._parts.committer.turn(), self._parts.log.change(SegmentKind.LOG) as txn:
             self._last_look(txn)
             self._drop_dead_pins(txn)
             self._spare(txn)
@@ -181,11 +182,12 @@ class _Collector:
             rows = [(Digest(key), int.from_bytes(when, "big")) for key, when in index.scan(txn, index.condemned, b"")]
             report.pins = sum(alive for _, _, alive in pinned(index, txn))
         for batch in _batches([digest for digest, when in rows if when <= until]):
-            with index.write() as txn:
+            # In turn: a commit or merge may have found stored what no ref leads to yet.
+            with self._parts.committer.turn(), index.write() as txn:
                 self._last_look(txn)
                 for digest in batch:
                     self._delete(txn, digest, report)
-                # Commits under way look at this: what they found stored may be gone.
+                # Whoever stages something looks at this: what it found stored may be gone.
                 index.next_number(txn, COLLECTIONS)
         with index.write() as txn:
             self._last_look(txn)

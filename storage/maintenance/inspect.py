@@ -10,7 +10,8 @@ from pathlib import Path
 
 from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, RecordKind, parse_file_header, scan
 from storage.errors import ArborError
-from storage.model.chunking import decode_chunks, unpack
+from storage.model.chunking import Codec, decode_chunks
+from storage.model.deltas import Delta
 from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Commit, Kind, Place, decode_commit
 from storage.stores.objects import object_row
@@ -20,13 +21,15 @@ from storage.tree.node import EMPTY, BadNode, Inner, decode
 _BLOCK = 4 << 20  # bytes between two calls of `advance`
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: all pages at once instead of a fault for each few
 _CONTENTS = (Kind.FILE, Kind.SAMPLE)
+Unpacked = Callable[[int, bytes | memoryview, int], bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """An object met in a segment: the index row that leads to it, and what is wrong with it (empty: nothing)."""
+    """An object met in a segment: what it is, the index row that leads to it, and what is wrong with it (empty: nothing)."""
 
     digest: Digest
+    kind: int
     row: bytes
     place: Place
     wrong: str
@@ -45,9 +48,10 @@ class Inspection:
     holes: list[tuple[int, int]] = field(default_factory=list)
 
 
-def inspect(path: Path, segment: int, end: int, advance: Callable[[int], None]) -> Inspection:
+def inspect(path: Path, segment: int, end: int, unpacked: Unpacked, advance: Callable[[int], None]) -> Inspection:
     """Read a segment file up to `end`. Corrupt where it does not begin as a segment does; FileNotFoundError.
 
+    `unpacked` gives what a payload stands for: codec, payload, length.
     `advance` is called with bytes read since its last call, in the thread that reads.
     """
     with path.open("rb") as file:
@@ -56,7 +60,7 @@ def inspect(path: Path, segment: int, end: int, advance: Callable[[int], None]) 
         parse_file_header(file.read(FILE_SIZE), path)
         readable = min(end, size)
         with mmap.mmap(file.fileno(), readable, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            reading = _Reading(found, mapped, readable, advance)
+            reading = _Reading(found, mapped, readable, unpacked, advance)
             for record in scan(data, path):
                 try:
                     reading.take(record)
@@ -68,10 +72,13 @@ def inspect(path: Path, segment: int, end: int, advance: Callable[[int], None]) 
 
 
 class _Reading:
-    def __init__(self, found: Inspection, mapped: mmap.mmap, end: int, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, found: Inspection, mapped: mmap.mmap, end: int, unpacked: Unpacked, advance: Callable[[int], None]
+    ) -> None:
         self._found = found
         self._mapped = mapped
         self._end = end
+        self._unpacked = unpacked
         self._advance = advance
         self._told = 0
         self._whole = FILE_SIZE  # up to here all is valid records and holes already noted
@@ -122,10 +129,12 @@ class _Reading:
                 wrong = self._contents(record, record.payload)
             except (ArborError, BadNode) as error:
                 wrong = str(error)
-        self._found.objects.append(Met(record.digest, row, record.place, wrong))
+        self._found.objects.append(Met(record.digest, record.kind, row, record.place, wrong))
 
     def _contents(self, record: Found, payload: memoryview) -> str:
-        data = unpack(record.codec, payload, record.raw_length)
+        if record.kind == RecordKind.CHUNK and record.codec == Codec.DELTA:
+            self._found.references.update(Delta.decode(payload).bases)
+        data = self._unpacked(record.codec, payload, record.raw_length)
         if blake(data) != record.digest:
             return "its contents do not have its digest"
         if record.kind == RecordKind.COMMIT:

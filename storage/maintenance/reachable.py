@@ -9,10 +9,19 @@ from storage.disk.index import HORIZON, Txn
 from storage.errors import Corrupt, NotFound
 from storage.model.chunking import decode_chunks
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
-from storage.model.records import CHUNKED, DIRECTORY_VALUE, INDIRECT, Kind, decode_commit, decode_refs_record
+from storage.model.records import (
+    CHUNKED,
+    DIRECTORY_VALUE,
+    INDIRECT,
+    Kind,
+    decode_commit,
+    decode_entry,
+    decode_refs_record,
+)
+from storage.stores.merge_record import decode_state
 from storage.stores.objects import Objects
 from storage.stores.pins import pinned
-from storage.stores.refs import commits_of, operation_place
+from storage.stores.refs import MERGE, commits_of, operation_place
 from storage.stores.staging import ROW, decode_row
 from storage.tree.node import EMPTY, BadNode, Inner, decode
 from storage.working import Parts
@@ -46,7 +55,7 @@ class Reachable:
 
     def add(self, roots: Roots) -> None:
         """Follow everything from `roots`. Corrupt where it leads to something that is missing or damaged."""
-        self.digests |= roots.objects
+        self.add_contents(roots.objects)
         self.add_commits(roots.commits)
         self.add_directories(roots.directories)
 
@@ -72,11 +81,19 @@ class Reachable:
             if isinstance(node, Inner):
                 todo += self._fresh(map(Digest, node.digests))
                 continue
+            contents: list[Digest] = []
             for head, value in node.leading():
                 if head[0] == Kind.DIRECTORY:
                     todo += self._fresh([Digest(value[:DIGEST_SIZE])])
                 elif head[1] and head[0] in _CONTENTS:
-                    self.digests.update(self._contents(head[1], value))
+                    contents += self._contents(head[1], value)
+            self.add_contents(contents)
+
+    def add_contents(self, digests: Iterable[Digest]) -> None:
+        """Take in chunks and lists of chunks, and the chunks that these are deltas against."""
+        todo = self._fresh(digests)
+        while todo:
+            todo = self._fresh(base for delta in self._objects.deltas(todo) for base in delta.bases)
 
     def _contents(self, flags: int, value: bytes) -> Iterator[Digest]:
         if flags & CHUNKED:
@@ -88,7 +105,7 @@ class Reachable:
                 yield from (chunk.digest for chunk in decode_chunks(self._load(digest)))
 
     def _fresh(self, digests: Iterable[Digest]) -> list[Digest]:
-        fresh = [digest for digest in digests if digest not in self.digests and digest != EMPTY]
+        fresh = [digest for digest in dict.fromkeys(digests) if digest not in self.digests and digest != EMPTY]
         self.digests.update(fresh)
         return fresh
 
@@ -126,10 +143,10 @@ def roots_since(parts: Parts, txn: Txn, since: int, horizon: int) -> Roots:
     directories = {Digest(row[:DIGEST_SIZE]) for _, row in index.scan(txn, index.directories, b"")}
     roots = Roots(index.number(txn, b"sequence"), set(), directories, set())
     for key, value in index.scan(txn, index.refs, b""):
-        roots.commits.update(commits_of(key.decode(), value))
+        _add_ref(key.decode(), value, roots)
     for sequence, place in index.scan(txn, index.operations, b""):
         if int.from_bytes(sequence, "big") >= max(horizon, since + 1):
-            roots.commits.update(_named(parts, place))
+            _add_operation(parts, place, roots)
     add_pins(parts, txn, roots)
     for _, data in index.scan(txn, index.staged, b""):
         if ROW.unpack_from(data)[0] > since:
@@ -170,8 +187,16 @@ def _horizon(parts: Parts, txn: Txn, keep_since: int) -> int:
     return max(first, index.number(txn, HORIZON))
 
 
-def _named(parts: Parts, place: bytes) -> Iterator[Digest]:
+def _add_operation(parts: Parts, place: bytes, roots: Roots) -> None:
+    """Add what an operation names: refs before and after it, and working trees that come back when it is taken back."""
     record = decode_refs_record(parts.segments.read(operation_place(place)))
     for name, old, new in record.updates:
-        yield from commits_of(name, old)
-        yield from commits_of(name, new)
+        _add_ref(name, old, roots)
+        _add_ref(name, new, roots)
+    roots.directories.update(decode_entry(head, value).root for _, head, value in record.kept)
+
+
+def _add_ref(name: str, value: bytes, roots: Roots) -> None:
+    roots.commits.update(commits_of(name, value))
+    if name.startswith(MERGE) and value:
+        roots.directories.add(Digest(decode_state(value).root))

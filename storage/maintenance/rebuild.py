@@ -25,6 +25,7 @@ def rebuild(path: str | os.PathLike[str], on_progress: Progress | None = None) -
     presence = Presence(folder(where) / "lock")
 
     def work() -> None:
+        """Rebuild, with the repository to ourselves."""
         reports.append(rebuild_index(folder(where), on_progress))
         bind_index(folder(where))
 

@@ -6,8 +6,9 @@ All is held against one snapshot of the index, so that writers may go on meanwhi
 from __future__ import annotations
 
 import os
+import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,10 +17,9 @@ from storage.disk.index import Txn, number_key
 from storage.disk.locks import together
 from storage.disk.segments import RecordKind, SegmentKind
 from storage.engine import Engine
-from storage.errors import ArborError, Corrupt, NotFound
+from storage.errors import ArborError, Corrupt
 from storage.maintenance.compare import Comparison
 from storage.maintenance.inspect import Inspection, Met, described, entry_references, inspect, references
-from storage.model.chunking import unpack
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
 from storage.model.records import Commit, Kind, Place
 from storage.stores.log import END
@@ -29,7 +29,7 @@ from storage.tree.node import EMPTY, BadNode
 from storage.working import Parts
 
 RESTORE = "restore the segment file from a copy; other samples stay readable"
-REBUILD = "run `arborfs rebuild`: it makes the index anew from the segments, which hold everything"
+REBUILD = "close the repository everywhere and run `arborfs rebuild`: the segments hold everything"
 _ATTEMPTS = 20
 
 
@@ -114,7 +114,8 @@ class _Verification:
                 if path is None:
                     self._lose(f"segment {segment:08x} is missing", segment)
                     continue
-                waiting.append((segment, end, pool.submit(inspect, path, segment, end, advance)))
+                unpacked = self._parts.objects.unpacked
+                waiting.append((segment, end, pool.submit(inspect, path, segment, end, unpacked, advance)))
             waiting.reverse()
             while waiting:  # what has been taken in need not stay in memory
                 segment, end, future = waiting.pop()
@@ -148,9 +149,9 @@ class _Verification:
 
     def _take_object(self, met: Met) -> None:
         row = self._txn.get(met.digest, db=self._index.objects)
-        if row is None or object_place(row)[0] != met.place:
+        if row is None or len(row) != OBJECT_ROW.size or object_place(row)[0] != met.place:
             return  # a copy, or garbage: nothing leads here
-        self._kinds[met.digest] = OBJECT_ROW.unpack(row)[4]
+        self._kinds[met.digest] = met.kind
         if row != met.row:
             self._report(f"the index is wrong about object {hexed(met.digest)}", met.digest, "the index", REBUILD)
         if met.wrong:
@@ -179,7 +180,11 @@ class _Verification:
             if key in self._kinds:
                 continue
             digest = Digest(key)
-            self._kinds[digest] = OBJECT_ROW.unpack(row)[4]
+            try:
+                self._kinds[digest] = OBJECT_ROW.unpack(row)[4]
+            except struct.error:
+                self._report("the index's row of an object cannot be read", digest, "the index", REBUILD)
+                continue
             place = object_place(row)[0]
             if self._lossy:
                 self._damaged.setdefault(place.segment, []).append(place.offset)
@@ -224,17 +229,16 @@ class _Verification:
                 continue
             reached.add(digest)
             kind = self._kinds.get(digest)
-            if kind in (RecordKind.NODE, RecordKind.COMMIT, RecordKind.CHUNK_LIST):
+            if kind is not None:
                 with suppress(ArborError, BadNode):  # reported before
-                    todo += references(kind, self._contents(digest))
+                    todo += self._led_to(kind, digest)
         return reached
 
-    def _contents(self, digest: Digest) -> bytes:
-        row = self._txn.get(digest, db=self._index.objects)
-        if row is None:
-            raise NotFound(f"no object {hexed(digest)} is stored here")
-        place, raw_length, codec = object_place(row)
-        return bytes(unpack(codec, self._parts.segments.read(place), raw_length))
+    def _led_to(self, kind: int, digest: Digest) -> Iterable[Digest]:
+        if kind == RecordKind.CHUNK:
+            delta = self._parts.objects.delta(digest)
+            return () if delta is None else delta.bases
+        return references(kind, bytes(self._parts.objects.get(digest)))
 
     def _check_staging(self) -> None:
         staging = self._parts.staging

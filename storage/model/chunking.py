@@ -29,6 +29,8 @@ STAGED_INLINE_MAX = 1 << 16
 """Staged contents up to this many bytes wait in the journal; the commit makes a chunk of those above INLINE_MAX."""
 
 CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX = 1 << 18, 1 << 20, 1 << 22
+UNPACKED_MAX = 1 << 28
+"""No packed record holds more bytes: chunks have at most CHUNK_MAX, the longest lists of chunks a few million."""
 LIST_MAX = 64
 """A longer list of chunks is an object of its own."""
 
@@ -41,6 +43,7 @@ _WORTH = 0.9  # a chunk that does not shrink below this is kept raw: reading it 
 blosc.use_threads = False
 _zstd = Zstd(level=3)
 _blosc = blosc.Blosc("lz4", clevel=5, shuffle=blosc.SHUFFLE)
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BLOSC = struct.Struct("<BBBBIII")
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
@@ -51,6 +54,8 @@ class Codec(IntEnum):
     RAW = 0
     ZSTD = 1
     BLOSC = 2
+    DELTA = 3
+    """Against another chunk: see storage/model/deltas.py."""
 
 
 def pack(data: bytes | memoryview, itemsize: int = 1) -> tuple[Codec, bytes | memoryview]:
@@ -76,15 +81,30 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
         decode = _zstd.decode if codec == Codec.ZSTD else _blosc.decode
         if codec not in (Codec.ZSTD, Codec.BLOSC):
             raise Corrupt(f"a record is packed with codec {codec}, which this version does not know")
-        if codec == Codec.BLOSC:
-            _check_blosc(data, length)
+        if length > UNPACKED_MAX:
+            raise Corrupt(f"a record says that it unpacks to {length} bytes, which none does")
+        _check_blosc(data, length) if codec == Codec.BLOSC else _check_zstd(data, length)
         try:
             plain = decode(data)
-        except (RuntimeError, ValueError, SystemError) as error:
+        except (RuntimeError, ValueError, SystemError, MemoryError) as error:
             raise Corrupt(f"a record cannot be unpacked: {error}") from error
     if len(plain) != length:
         raise Corrupt(f"a record unpacks to {len(plain)} bytes instead of {length}")
     return plain
+
+
+def _check_zstd(data: bytes | memoryview, length: int) -> None:
+    """Corrupt unless a Zstandard frame says that it holds `length` bytes: so many are set aside before it is unpacked.
+
+    Format: RFC 8878, section 3.1.1.1.
+    """
+    described = data[4] if len(data) > 4 and data[:4] == _ZSTD_MAGIC else 0
+    single = described >> 5 & 1
+    size_bytes = (single, 2, 4, 8)[described >> 6]
+    at = 5 + (1 - single) + (0, 1, 2, 4)[described & 3]
+    size = int.from_bytes(data[at : at + size_bytes], "little") + (256 if size_bytes == 2 else 0)
+    if not size_bytes or size != length:
+        raise Corrupt("the header of a packed record contradicts its length")
 
 
 def _check_blosc(data: bytes | memoryview, length: int) -> None:

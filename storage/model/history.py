@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,22 +14,28 @@ from storage.model.records import Commit
 
 _STEP = re.compile(r"~(?P<back>\d*)|\^(?P<parent>\d*)")
 _EXPRESSION = re.compile(r"(?P<base>[A-Za-z0-9._-]+)(@\{(?P<date>[^{}]*)\})?(?P<steps>([~^]\d*)*)\Z")
+_MOVES = re.compile(r"[0-9]{1,6}\Z")
 _MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision expression taken apart: a name or prefix, a date in ns since 1970, and steps to ancestors."""
+    """A revision expression taken apart: a name or prefix, a date in ns since 1970, or a number of moves back, and steps to
+    ancestors.
+    """
 
     base: str
     at: int | None
+    moves: int | None
     steps: tuple[tuple[str, int], ...]
 
 
 def parse_revision(text: str) -> Revision:
-    """Take apart `NAME`, `PREFIX`, `NAME~n`, `NAME^n`, `NAME@{date}` and chains of `~n` and `^n`. NotFound if it is none.
+    """Take apart `NAME`, `PREFIX`, `NAME~n`, `NAME^n`, `NAME@{date}`, `NAME@{n}` and chains of `~n` and `^n`. NotFound if it is
+    none.
 
-    A date without a time means the end of that day, local time.
+    A date without a time means the end of that day, local time. A number of at most six digits is no date: where the branch was
+    so many moves ago.
     """
     match = _EXPRESSION.match(text)
     if match is None or len(text) > 200:
@@ -41,8 +47,10 @@ def parse_revision(text: str) -> Revision:
         kind = "~" if step["back"] is not None else "^"
         number = step["back"] if kind == "~" else step["parent"]
         steps.append((kind, min(int(number), _MAX_STEPS) if number else 1))
-    at = None if match["date"] is None else parse_date(match["date"])
-    return Revision(match["base"], at, tuple(steps))
+    date = match["date"]
+    if date is not None and _MOVES.match(date):
+        return Revision(match["base"], None, int(date), tuple(steps))
+    return Revision(match["base"], None if date is None else parse_date(date), None, tuple(steps))
 
 
 def parse_date(text: str) -> int:
@@ -102,6 +110,40 @@ def walk(load: Callable[[Digest], Commit], start: Digest) -> Iterator[tuple[Dige
                 heapq.heappush(ready, (-commits[parent].time, parent))
 
 
+def changing(
+    load: Callable[[Digest], Commit], start: Digest, find: Callable[[Commit], object]
+) -> Iterator[tuple[Digest, Commit]]:
+    """Those commits of `walk` in which what `find` sees (None: nothing) is as in none of their parents."""
+    seen: dict[Digest, object] = {}
+
+    def found(digest: Digest) -> object:
+        """What `find` sees in a commit, looked for once in each tree."""
+        root = load(digest).root.root
+        if root not in seen:
+            seen[root] = find(load(digest))
+        return seen[root]
+
+    for digest, commit in walk(load, start):
+        here = found(digest)
+        before = [found(parent) for parent in commit.parents] or [None]
+        if here not in before:
+            yield digest, commit
+
+
+def condensed(
+    history: Iterable[tuple[Digest, Sequence[Digest]]], kept: Container[Digest]
+) -> list[tuple[Digest, list[Digest]]]:
+    """A history (children before parents) of the kept commits alone, each with the nearest kept ones it stands on."""
+    whole = list(history)
+    nearest: dict[Digest, list[Digest]] = {}
+    parents: dict[Digest, list[Digest]] = {}
+    for digest, olds in reversed(whole):
+        # A parent that lies out of sight has no entry: the history was cut off there.
+        parents[digest] = list(dict.fromkeys(near for old in olds for near in nearest.get(old, [])))
+        nearest[digest] = [digest] if digest in kept else parents[digest]
+    return [(digest, parents[digest]) for digest, _ in whole if digest in kept]
+
+
 def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> bool:
     """Whether `old` is `new` or one of its ancestors."""
     seen = {new}
@@ -114,3 +156,43 @@ def is_ancestor(load: Callable[[Digest], Commit], old: Digest, new: Digest) -> b
         seen.update(fresh)
         todo.extend(fresh)
     return False
+
+
+_OURS, _THEIRS, _BEHIND = 1, 2, 4
+
+
+def merge_bases(load: Callable[[Digest], Commit], ours: Digest, theirs: Digest) -> list[Digest]:
+    """The best common ancestors: those from which no other common ancestor comes. Newest first, empty without any.
+
+    A commit counts as its own ancestor. The graph alone decides; times only choose which commit is looked at next, so
+    that in most histories no more is read than what lies between the two and where they part.
+    """
+    marks = {ours: _OURS}
+    marks[theirs] = marks.get(theirs, 0) | _THEIRS
+    queue = [(-load(digest).time, digest) for digest in marks]
+    heapq.heapify(queue)
+    open_ends = set(marks)
+    common = set()
+    while open_ends:
+        _, digest = heapq.heappop(queue)
+        open_ends.discard(digest)
+        mark = marks[digest]
+        if mark & _OURS and mark & _THEIRS:
+            common.add(digest)
+            mark |= _BEHIND
+        for parent in load(digest).parents:
+            before = marks.get(parent, 0)
+            if before | mark == before:
+                continue
+            marks[parent] = before | mark
+            heapq.heappush(queue, (-load(parent).time, parent))
+            if marks[parent] & _BEHIND:
+                open_ends.discard(parent)
+            else:
+                open_ends.add(parent)
+    best = [digest for digest in common if not marks[digest] & _BEHIND]
+    best.sort(key=lambda digest: (-load(digest).time, digest))
+    if len(best) == 1:
+        return best
+    # Where clocks were wrong, an ancestor of another one may not have been reached from it yet.
+    return [one for one in best if not any(other != one and is_ancestor(load, one, other) for other in best)]

@@ -67,3 +67,8 @@ def check_ref_name(name: str) -> str:
 def path_text(path: Path) -> str:
     """A path for people: joined with `/`, undecodable bytes escaped."""
     return b"/".join(path).decode("utf-8", "backslashreplace")
+
+
+def split_path(text: str) -> Path:
+    """The path that a text names: components between `/`, empty ones left out."""
+    return tuple(name for name in text.encode("utf-8", "surrogateescape").split(b"/") if name)

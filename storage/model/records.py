@@ -8,15 +8,19 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from storage.errors import Corrupt
+from storage.errors import Corrupt, Unsupported
 from storage.model.digest import DIGEST_SIZE, Digest
+from storage.model.dtypes import why_no_array
 
 HEAD = struct.Struct("<BBHIQq")
 DIRECTORY_VALUE = struct.Struct("<32sQQ")
+COMMON = 256
+"""Attributes of at most so many bytes are often those of other entries, and kept decoded."""
 
 
 class Kind(IntEnum):
@@ -147,8 +151,10 @@ def directory_entry(
     return Entry(Kind.DIRECTORY, size, mtime, attributes, 0, value)
 
 
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What msgspec raises for bytes that it cannot decode: text that is no UTF-8 comes as the second."""
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode: the second for text that is no UTF-8, the third for lists in
+lists without end.
+"""
 
 _encoder = msgspec.msgpack.Encoder()
 _attributes_decoder = msgspec.msgpack.Decoder(Attributes)
@@ -163,10 +169,27 @@ def decode_attributes(data: bytes) -> Attributes:
     """The attributes that encode_attributes wrote; Corrupt for anything else."""
     if not data:
         return PLAIN
+    return _known_attributes(data) if len(data) <= COMMON else _decode_attributes(data)
+
+
+@lru_cache(maxsize=4096)
+def _known_attributes(data: bytes) -> Attributes:
+    """Most entries have the attributes of others."""
+    return _decode_attributes(data)
+
+
+def _decode_attributes(data: bytes) -> Attributes:
     try:
-        return _attributes_decoder.decode(data)
+        found = _attributes_decoder.decode(data)
     except MALFORMED as error:
         raise Corrupt(f"attributes cannot be read: {error}") from error
+    if encode_attributes(found) != data:
+        raise Corrupt("attributes are not written as they must be")
+    # numpy ends the process over some that are none.
+    schema = found.schema
+    if schema is not None and (why := why_no_array(schema.dtype, schema.shape, variable=schema.variable)):
+        raise Corrupt(f"a schema cannot be read: {why}")
+    return found
 
 
 def encode_head(entry: Entry) -> bytes:
@@ -183,11 +206,11 @@ def sample_head(size: int, mtime: int) -> bytes:
 def decode_entry(head: bytes, value: bytes | Place) -> Entry:
     """The entry that encode_head wrote, with its value; Corrupt for anything else."""
     try:
-        kind, flags, _, extra, size, mtime = HEAD.unpack_from(head)
+        kind, flags, zero, extra, size, mtime = HEAD.unpack_from(head)
         known = KINDS[kind]
     except (struct.error, KeyError) as error:
         raise Corrupt("the head of an entry cannot be read") from error
-    if extra != len(head) - HEAD.size:
+    if zero or extra != len(head) - HEAD.size:
         raise Corrupt("the head of an entry has the wrong length")
     if known is _DIRECTORY and len(value if isinstance(value, bytes) else b"") != DIRECTORY_VALUE.size:
         raise Corrupt("the entry of a directory has the wrong length")
@@ -233,7 +256,10 @@ _commit_decoder = msgspec.msgpack.Decoder(_Commit)
 
 
 def encode_commit(commit: Commit) -> bytes:
-    """A commit as the bytes whose digest names it. Metadata is sorted, so that equal commits are equal bytes."""
+    """A commit as the bytes whose digest names it. Metadata is sorted, so that equal commits are equal bytes.
+
+    Unsupported for what is no text.
+    """
     assert isinstance(commit.root.value, bytes)
     record = _Commit(
         encode_head(commit.root),
@@ -245,7 +271,10 @@ def encode_commit(commit: Commit) -> bytes:
         commit.message,
         dict(sorted(commit.metadata.items())),
     )
-    return _encoder.encode(record)
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError as error:
+        raise Unsupported(f"a commit's message, author and metadata must be text: {error}") from error
 
 
 def decode_commit(data: bytes) -> Commit:
@@ -257,8 +286,13 @@ def decode_commit(data: bytes) -> Commit:
     root = decode_entry(c.head, c.value)
     if root.kind is not Kind.DIRECTORY or any(len(parent) != DIGEST_SIZE for parent in c.parents):
         raise Corrupt("a commit cannot be read: its root or a parent is malformed")
+    if c.time < 0:
+        raise Corrupt("a commit cannot be read: its time is before 1970")
     parents = tuple(Digest(parent) for parent in c.parents)
-    return Commit(root, parents, Author(c.name, c.email), c.time, c.message, c.metadata)
+    commit = Commit(root, parents, Author(c.name, c.email), c.time, c.message, c.metadata)
+    if encode_commit(commit) != data:
+        raise Corrupt("a commit is not written as it must be")
+    return commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +322,11 @@ class Fence(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RefsRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One operation on refs, as written to the log: the operation log is these records in order."""
+    """One operation on refs, as written to the log: the operation log is these records in order.
+
+    `kept` are working trees as they stood before the operation put others in their place or removed their branches: id of the
+    branch's root, and the entry of the directory that holds what was committed and staged (head, value).
+    """
 
     time: int
     author: str
@@ -296,6 +334,7 @@ class RefsRecord(msgspec.Struct, array_like=True, frozen=True):
     updates: list[tuple[str, bytes, bytes]]
     fences: list[Fence]
     dropped: list[tuple[str, int]] = []
+    kept: list[tuple[int, bytes, bytes]] = []
 
 
 class StageRecord(msgspec.Struct, array_like=True, frozen=True):

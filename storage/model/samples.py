@@ -6,7 +6,6 @@ one numpy writes today (another version, padding, Fortran order) keeps its heade
 
 from __future__ import annotations
 
-import ast
 import io
 import math
 import tokenize
@@ -20,6 +19,7 @@ from numpy.lib import format as npy
 
 from storage.errors import InvalidSample, SchemaMismatch, Unsupported
 from storage.model.digest import blake
+from storage.model.dtypes import dtype_of, dtype_text, why_no_array
 from storage.model.records import Attributes, Schema
 
 if TYPE_CHECKING:
@@ -85,19 +85,6 @@ class BytesSource:
         return self.data[offset : offset + size]
 
 
-def dtype_text(dtype: np.dtype[Any]) -> str:
-    """A dtype as text: numpy's `dtype.str`, or the literal of its description for structured ones."""
-    described: Any = npy.dtype_to_descr(dtype)
-    return described if isinstance(described, str) else repr(described)
-
-
-@lru_cache(maxsize=256)
-def dtype_of(text: str) -> np.dtype[Any]:
-    """The dtype that dtype_text wrote."""
-    description: Any = ast.literal_eval(text) if text.startswith(("[", "(")) else text
-    return npy.descr_to_dtype(description)
-
-
 def make_schema(
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
@@ -111,6 +98,8 @@ def make_schema(
     if dtype.hasobject:
         raise Unsupported(f"dtype {dtype} holds Python objects: arborfs never pickles; use numbers, bytes or strings")
     text = dtype_text(dtype)
+    if why := why_no_array(text, shape, variable=variable):
+        raise Unsupported(why)
     hashed = blake(repr(("array", text, shape, variable, named)).encode()).hex()[:16]
     return Schema("array", text, shape, variable, named, compression, uuid, hashed)
 
@@ -226,7 +215,13 @@ def file_header(schema: Schema | None, attributes: Attributes) -> bytes:
 
 
 def array_from(payload: bytes | memoryview, schema: Schema, attributes: Attributes) -> Array:
-    """The array that a sample's payload holds: fresh, writeable memory of its own."""
+    """The array that a sample's payload holds: fresh, writeable memory of its own. InvalidSample."""
     shape = attributes.shape if attributes.shape is not None else schema.shape
     fortran = attributes.header is not None and parse_header(attributes.header).fortran
-    return np.ndarray(shape, dtype_of(schema.dtype), bytearray(payload), order="F" if fortran else "C")
+    dtype = dtype_of(schema.dtype)
+    if dtype.hasobject:
+        raise InvalidSample(f"dtype {dtype} holds Python objects: they are never made of stored bytes")
+    try:
+        return np.ndarray(shape, dtype, bytearray(payload), order="F" if fortran else "C")
+    except (TypeError, ValueError) as error:
+        raise InvalidSample(f"{len(payload)} bytes are no array of {dtype} and shape {shape}: {error}") from error

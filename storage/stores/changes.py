@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from storage.disk.index import COLLECTIONS, Index, Txn
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Collected, IsADirectory, NotADirectory, NotFound
-from storage.model.digest import Digest
+from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, StageRecord, decode_entry, encode_head, encode_record
 from storage.stores.contents import FLAGS, contents_digests
@@ -173,8 +173,8 @@ class Change:
         group.unchanged.discard(name)
         group.rows[name] = (name, head, value)
 
-    def put_many(self, directory: int, rows: Sequence[LeafRow]) -> None:
-        """Stage many entries; those that stand there already with the same contents stay as they are.
+    def put_many(self, directory: int, rows: Sequence[LeafRow], *, again: bool = False) -> None:
+        """Stage many entries; unless `again`, those that stand there already with the same contents stay as they are.
 
         Others keep mode, owner and xattrs of what they replace.
 
@@ -194,7 +194,7 @@ class Change:
             if found is None:
                 group.rows[name] = row
                 group.stamped = True
-            elif not self._same(found, name, head, value):
+            elif not self._same(found, name, head, value) or again:
                 group.rows[name] = (name, _with_kept(head, found.entry), value)
 
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
@@ -264,7 +264,9 @@ class Change:
         length = sum(map(len, parts))
         place = self._log.append(SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence))
         offsets = value_offsets(place.offset + len(parts[0]), blocks, leaves)
-        apply_stage(self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets)
+        apply_stage(
+            self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets, self._root_id
+        )
         noted = [(self._branch, list(path), names) for path, names in paths]
         return note_change(self._index, self.txn, origin, noted)
 
@@ -276,10 +278,18 @@ class Change:
             for name, head, value in group.rows.values():
                 if head[1] & FLAGS and head[0] in (Kind.FILE, Kind.SAMPLE):
                     self._require(name, contents_digests(self._objects, head[1], value))
+                elif head[0] == Kind.DIRECTORY and value[:DIGEST_SIZE] != EMPTY:
+                    self._require(name, [Digest(value[:DIGEST_SIZE])])
         for directory, base in self._created.items():
             self._require(path_text(self._groups[directory].path).encode(), [base] if base != EMPTY else [])
 
     def _require(self, name: bytes, digests: Iterable[Digest]) -> None:
+        todo = list(dict.fromkeys(digests))
+        while todo:
+            self._require_stored(name, todo)
+            todo = [base for delta in self._objects.deltas(todo) for base in delta.bases]
+
+    def _require_stored(self, name: bytes, digests: Iterable[Digest]) -> None:
         for digest in digests:
             if self.txn.get(digest, db=self._index.objects) is None:
                 raise Collected(

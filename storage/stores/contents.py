@@ -13,16 +13,21 @@ from storage.model.chunking import (
     LIST_MAX,
     STAGED_INLINE_MAX,
     ChunkRef,
+    FreshChunk,
     cut,
     decode_chunks,
     encode_chunks,
 )
-from storage.model.digest import Digest
+from storage.model.deltas import Alignment
+from storage.model.digest import Digest, blake
+from storage.model.dtypes import dtype_of
 from storage.model.records import CHUNKED, INDIRECT, PLAIN, Attributes, Entry, Kind, Place, Schema
-from storage.model.samples import HEADER_MAX, Source, dtype_of, file_header, read_file_form
+from storage.model.samples import HEADER_MAX, Source, file_header, read_file_form
 from storage.stores.objects import Objects
 
 FLAGS = CHUNKED | INDIRECT
+MISSES = 8
+"""After so many chunks in a row that were not like the old version's, no more are compared."""
 
 
 class Content:
@@ -140,6 +145,16 @@ def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
         return False
 
 
+def settled_value(entry: Entry, value: bytes) -> tuple[int, bytes]:
+    """Flags and value that the entry of a file or sample has once it is committed, where `value` is what it has now.
+
+    Equal ones hold the same bytes, whether one of them is still staged or not.
+    """
+    if entry.flags & FLAGS or len(value) <= INLINE_MAX or entry.kind is Kind.SYMLINK:
+        return entry.flags, value
+    return CHUNKED, encode_chunks([ChunkRef(blake(value), len(value))])
+
+
 def _payload_check(objects: Objects, entry: Entry) -> int:
     if not entry.flags & FLAGS:
         return value_check(entry.value)
@@ -151,6 +166,11 @@ def _payload_check(objects: Objects, entry: Entry) -> int:
 def value_check(value: bytes | Place) -> int:
     """The checksum of a value, wherever it lies."""
     return value.check if isinstance(value, Place) else checksum(value)
+
+
+def chunks_of(objects: Objects, entry: Entry, value: bytes) -> list[ChunkRef]:
+    """The chunks of an entry whose value is `value`; none where its contents are short."""
+    return _chunks(objects, entry.flags, value) if entry.flags & FLAGS else []
 
 
 def _chunks(objects: Objects, flags: int, value: bytes) -> list[ChunkRef]:
@@ -165,46 +185,98 @@ def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Dig
         yield from (chunk.digest for chunk in _chunks(objects, flags, value))
 
 
-def store_file(objects: Objects, source: Source) -> tuple[int, bytes]:
-    """Store contents as they are: the flags and value of their entry. Long contents become chunks."""
-    return store_payload(objects, source, 0, 1)
+def store_payload(
+    objects: Objects, source: Source, start: int, itemsize: int, before: Sequence[ChunkRef] = ()
+) -> tuple[int, bytes]:
+    """Store what `source` holds from `start` on: the flags and value of its entry. Long contents become chunks.
 
-
-def store_payload(objects: Objects, source: Source, start: int, itemsize: int) -> tuple[int, bytes]:
-    """Store what `source` holds from `start` on; `itemsize` is that of its numbers, in bytes."""
+    `itemsize` is that of its numbers, in bytes; `before` are the chunks of the version that is replaced.
+    """
     # Numbers of several bytes are packed by their width, which only we know: they become chunks here.
     if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 else INLINE_MAX):
         return 0, bytes(source.read(start, source.size - start))
-    chunks = []
-    for piece in cut(source, start):
-        if isinstance(piece, ChunkRef):
-            chunks.append(piece)
-        else:
-            chunks.append(ChunkRef(objects.put_chunk(piece.data, itemsize), piece.length))
+    chain = _Successor(objects, itemsize, before or (source.base.chunks if source.base is not None else ()))
+    pieces = cut(source, start)
+    chunks = [chain.kept(piece) if isinstance(piece, ChunkRef) else chain.stored(piece) for piece in pieces]
     value = encode_chunks(chunks)
     if len(chunks) <= LIST_MAX:
         return CHUNKED, value
     return INDIRECT, objects.put_chunk_list(value)
 
 
-def store_sample(objects: Objects, source: Source, schema: Schema, what: str) -> tuple[int, bytes, Attributes]:
+class _Successor:
+    """Stores the chunks of a new version, in order: those that are like one of the old version as deltas."""
+
+    def __init__(self, objects: Objects, itemsize: int, before: Sequence[ChunkRef]) -> None:
+        self._objects = objects
+        self._itemsize = itemsize
+        self._before = Alignment(before) if before else None
+        self._position = 0
+        self._misses = 0
+
+    def kept(self, chunk: ChunkRef) -> ChunkRef:
+        """A chunk of the old version."""
+        if self._before is not None:
+            self._before.passed(chunk.digest, self._position)
+        self._position += chunk.length
+        return chunk
+
+    def stored(self, chunk: FreshChunk) -> ChunkRef:
+        """Store a chunk that was cut anew."""
+        if self._before is None or self._misses >= MISSES:
+            digest = self._objects.put_chunk(chunk.data, self._itemsize)
+            return ChunkRef(digest, chunk.length)
+        digest = blake(chunk.data)
+        if self._objects.is_kept(digest):
+            return self.kept(ChunkRef(digest, chunk.length))
+        if self._like_before(self._before, digest, chunk):
+            self._misses = 0
+        else:
+            self._misses += 1
+            self._objects.put_chunk(chunk.data, self._itemsize)
+        self._position += chunk.length
+        return ChunkRef(digest, chunk.length)
+
+    def _like_before(self, before: Alignment, digest: Digest, chunk: FreshChunk) -> bool:
+        """Whether the chunk could be stored as a delta."""
+        bases = before.bases(self._position, chunk.length)
+        try:
+            if not self._objects.put_delta(digest, chunk.data, [base.digest for base in bases], self._itemsize):
+                return False
+            old = self._objects.joined([base.digest for base in bases])
+        except (Corrupt, NotFound):
+            return False  # the old version cannot be read: the new one stands for itself
+        before.compared(bases, old, self._position, chunk.data)
+        return True
+
+
+def store_sample(
+    objects: Objects, source: Source, schema: Schema, what: str, before: Sequence[ChunkRef] = ()
+) -> tuple[int, bytes, Attributes]:
     """Check a sample's file form against its schema and store it: flags, value and what is kept of its header."""
     header, kept = read_file_form(schema, source, what)
-    flags, value = store_payload(objects, source, header.length, dtype_of(schema.dtype).itemsize)
+    flags, value = store_payload(objects, source, header.length, dtype_of(schema.dtype).itemsize, before)
     return flags, value, kept
 
 
 def stored_entry(
-    objects: Objects, source: Source, schema: Schema | None, what: str, mtime: int, attributes: Attributes = PLAIN
+    objects: Objects,
+    source: Source,
+    schema: Schema | None,
+    what: str,
+    mtime: int,
+    attributes: Attributes = PLAIN,
+    before: Sequence[ChunkRef] = (),
 ) -> Entry:
     """Store a file's contents; the entry to stage. With a schema it must be a sample: SchemaMismatch, InvalidSample.
 
-    `attributes` gives mode, owner and xattrs; header and shape come from the contents.
+    `attributes` gives mode, owner and xattrs; header and shape come from the contents. `before` are the chunks of what
+    is replaced.
     """
     kept = Attributes(attributes.mode, attributes.uid, attributes.gid, attributes.xattrs)
     if schema is None:
-        flags, value = store_file(objects, source)
+        flags, value = store_payload(objects, source, 0, 1, before)
         return Entry(Kind.FILE, source.size, mtime, kept, flags, value)
-    flags, value, found = store_sample(objects, source, schema, what)
+    flags, value, found = store_sample(objects, source, schema, what, before)
     with_header = Attributes(kept.mode, kept.uid, kept.gid, kept.xattrs, found.header, found.shape)
     return Entry(Kind.SAMPLE, source.size, mtime, with_header, flags, value)

@@ -15,7 +15,7 @@ from functools import partial
 
 from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
-from storage.disk.segments import Record, Segment, SegmentKind, Segments
+from storage.disk.segments import FILE_SIZE, Record, Segment, SegmentKind, Segments
 from storage.errors import StorageFailed, StorageFull
 from storage.model.records import Place
 
@@ -132,7 +132,7 @@ class Log:
         if path is None:
             return  # a journal whose rows have all been committed
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = files.open_file(path, os.O_RDONLY)
         except FileNotFoundError:
             return
         try:
@@ -227,6 +227,28 @@ def failed_segments(index: Index) -> list[int]:
     """The segments that could not be synced."""
     with index.read() as txn:
         return [int.from_bytes(key[len(FAILED) :], "big") for key, _ in index.scan(txn, index.meta, FAILED)]
+
+
+def cut_unacknowledged(index: Index, segments: Segments) -> None:
+    """Cut off, for good, what processes that died have written behind the acknowledged ends. The caller is alone.
+
+    Nobody was told of it, and a rebuild that comes later must not bring it up. A file without an end holds nothing else,
+    or is a journal that was settled and not yet deleted.
+    """
+    with index.read() as txn:
+        ends = {int.from_bytes(key, "big"): END.unpack(row)[0] for key, row in index.scan(txn, index.ends, b"")}
+    for number, path in segments.paths().items():
+        end = ends.get(number, FILE_SIZE)
+        if path.stat().st_size <= end and number in ends:
+            continue
+        segment = Segment.adopt(path, partial(int, end))
+        if segment is not None:
+            try:
+                segment.sync()
+                if number not in ends:
+                    files.remove(path)
+            finally:
+                segment.close()
 
 
 def renew_failed(index: Index, segments: Segments) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
@@ -13,7 +13,8 @@ from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
 from storage.errors import Corrupt, NotFound
 from storage.model.cache import Cache
-from storage.model.chunking import ChunkRef, pack, unpack
+from storage.model.chunking import ChunkRef, Codec, pack, unpack
+from storage.model.deltas import BASES_MAX, CHAIN_MAX, DELTA_MIN, WORTH, Delta, difference, patched
 from storage.model.digest import Digest, blake, hexed
 from storage.model.records import Commit, Place, decode_commit, encode_commit
 from storage.stores.log import Log
@@ -22,7 +23,7 @@ from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 Node = Leaf | Inner
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
-NODE_CACHE = 64 << 20
+NODE_CACHE = 96 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
 SHORT = 1 << 16
@@ -31,8 +32,7 @@ SHORT = 1 << 16
 
 def object_place(row: bytes) -> tuple[Place, int, int]:
     """Where an object lies, from its index row; its unpacked length and codec."""
-    segment, offset, length, raw_length, _, codec, _, _ = OBJECT_ROW.unpack(row)
-    return Place(segment, offset, length), raw_length, codec
+    return _parsed(row)[:3]
 
 
 def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int) -> bytes:
@@ -40,11 +40,17 @@ def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int)
     return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
 
 
-def _contents(stored: bytes, check: int, codec: int, length: int) -> bytes | memoryview:
-    """What was packed into the bytes that a segment holds; Corrupt where they are not those that were written."""
+def _parsed(row: bytes) -> tuple[Place, int, int, int]:
+    try:
+        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
+    except struct.error as error:
+        raise Corrupt("the index's row of an object cannot be read: run `arborfs rebuild`") from error
+    return Place(segment, offset, length), raw_length, codec, check
+
+
+def _require_unchanged(stored: memoryview, check: int) -> None:
     if checksum(stored) != check:
         raise Corrupt("its bytes have changed since they were written")
-    return unpack(codec, stored, length)
 
 
 class Reader(Protocol):
@@ -74,10 +80,12 @@ class Objects:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
         row = self._row(digest)
         while row is not None:
-            segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
-            where = f"segment {segment:08x} at byte {offset}"
+            place, raw_length, codec, check = _parsed(row)
+            where = f"segment {place.segment:08x} at byte {place.offset}"
             try:
-                return _contents(self._segments.read(Place(segment, offset, length)), check, codec, raw_length)
+                stored = self._segments.read_object(place, digest)
+                _require_unchanged(stored, check)
+                return self.unpacked(codec, stored, raw_length)
             except Corrupt as error:
                 before, row = row, self._row(digest)
                 if row == before:
@@ -86,6 +94,18 @@ class Objects:
                     ) from error
                 # gc moved it between the two steps.
         raise NotFound(f"no object {hexed(digest)} is stored here")
+
+    def unpacked(self, codec: int, stored: bytes | memoryview, length: int) -> bytes | memoryview:
+        """The `length` bytes that a record's payload stands for; Corrupt, NotFound (the other chunk of a delta)."""
+        if codec != Codec.DELTA:
+            return unpack(codec, stored, length)
+        delta = Delta.decode(stored)
+        return patched(self.joined(delta.bases), delta.frame, length)
+
+    def joined(self, digests: Sequence[Digest]) -> bytes | memoryview:
+        """The contents of chunks, one after the other."""
+        parts = [self.chunk(digest) for digest in digests]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _row(self, digest: Digest) -> bytes | None:
         with self._index.read() as txn:
@@ -96,10 +116,6 @@ class Objects:
         while True:
             with suppress(RuntimeError):  # another thread opened a file meanwhile
                 return {chunk.digest for reader in list(self.readers) for chunk in reader.chunks}
-
-    def has(self, digest: Digest) -> bool:
-        """Whether something is stored under `digest`."""
-        return self._row(digest) is not None
 
     def chunk(self, digest: Digest) -> bytes | memoryview:
         """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
@@ -133,11 +149,14 @@ class Objects:
         row = self._row(chunk.digest) if chunk.length <= SHORT else None
         if row is None:
             return False
-        segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
         try:
-            stored = self._segments.read_at_once(Place(segment, offset, length))
+            place, raw_length, codec, check = _parsed(row)
+            if codec == Codec.DELTA:
+                return False  # what it stands on is another read
+            stored = self._segments.object_at_once(place, chunk.digest)
             if stored is not None:
-                self._chunks.put(chunk.digest, _contents(stored, check, codec, raw_length), raw_length)
+                _require_unchanged(stored, check)
+                self._chunks.put(chunk.digest, unpack(codec, stored, raw_length), raw_length)
         except Corrupt:
             return False  # whoever reads it is told
         return stored is not None
@@ -172,11 +191,76 @@ class Objects:
         self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
         return digest
 
-    def put_chunks(self, many: Sequence[bytes]) -> list[Digest]:
-        """Store many small chunks and return their digests, in order."""
+    def put_delta(self, digest: Digest, data: bytes | memoryview, bases: Sequence[Digest], itemsize: int = 1) -> bool:
+        """Store a chunk as a delta against others, or against the full ones that these lead to; whether that pays.
+
+        If it does not, nothing is stored.
+        """
+        if len(data) < DELTA_MIN or not bases or not self._may_stand_on(digest, bases):
+            return False
+        depth = max(self._depth(base) for base in bases)
+        if depth >= CHAIN_MAX:
+            depth, bases = 0, self._full(bases)
+        if len(bases) > BASES_MAX:
+            return False
+        payload = Delta(depth + 1, tuple(bases), difference(self.joined(bases), data)).encode()
+        if len(payload) > len(data) * WORTH:
+            return False
+        if len(payload) > len(data) // 10 and len(pack(data, itemsize)[1]) <= len(payload):
+            return False
+        self._append([Record(RecordKind.CHUNK, [payload], len(data), digest, codec=Codec.DELTA)])
+        return True
+
+    def _may_stand_on(self, digest: Digest, bases: Sequence[Digest]) -> bool:
+        # What gc has marked may itself stand on what is stored here anew: never two on each other.
+        with self._index.read() as txn:
+            if txn.get(digest, db=self._index.objects) is not None:
+                return False
+            return all(txn.get(base, db=self._index.condemned) is None for base in bases)
+
+    def _depth(self, digest: Digest) -> int:
+        delta = self.delta(digest)
+        return 0 if delta is None else delta.depth
+
+    def _full(self, digests: Sequence[Digest]) -> list[Digest]:
+        """The full chunks that these are made of in the end, in order, each once."""
+        found: dict[Digest, None] = {}
+        for digest in digests:
+            delta = self.delta(digest)
+            found.update(dict.fromkeys([digest] if delta is None else self._full(delta.bases)))
+        return list(found)
+
+    def delta(self, digest: Digest) -> Delta | None:
+        """What a chunk is stored as, None where that is its contents. NotFound, Corrupt."""
+        row = self._row(digest)
+        while row is not None:
+            place, _, codec, _ = _parsed(row)
+            if codec != Codec.DELTA:
+                return None
+            try:
+                return Delta.decode(self._segments.read_object(place, digest))
+            except Corrupt:
+                before, row = row, self._row(digest)
+                if row == before:
+                    raise
+                # gc moved it between the two steps.
+        raise NotFound(f"no object {hexed(digest)} is stored here")
+
+    def deltas(self, digests: Iterable[Digest]) -> Iterator[Delta]:
+        """The deltas among what is stored under `digests`; whatever is missing is passed over. Corrupt."""
+        with self._index.read() as txn:
+            rows = [(digest, txn.get(digest, db=self._index.objects)) for digest in digests]
+        for digest, row in rows:
+            if row is not None and _parsed(row)[2] == Codec.DELTA:
+                delta = self.delta(digest)
+                if delta is not None:
+                    yield delta
+
+    def put_chunks(self, many: Sequence[bytes], itemsize: int = 1) -> list[Digest]:
+        """Store many small chunks of numbers of `itemsize` bytes and return their digests, in order."""
         objects = [(blake(data), data) for data in many]
         for first in range(0, len(objects), 256):
-            self._put(RecordKind.CHUNK, objects[first : first + 256])
+            self._put(RecordKind.CHUNK, objects[first : first + 256], itemsize)
         return [digest for digest, _ in objects]
 
     def put_chunk_list(self, data: bytes) -> Digest:
@@ -192,6 +276,11 @@ class Objects:
         self._put(RecordKind.COMMIT, [(digest, data)])
         return digest
 
+    def is_kept(self, digest: Digest) -> bool:
+        """Whether something is stored under `digest` that gc is not about to delete."""
+        with self._index.read() as txn:
+            return self._is_kept(txn, digest)
+
     def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
         with self._index.read() as txn:
             new = {digest: data for digest, data in objects if not self._is_kept(txn, digest)}
@@ -201,6 +290,9 @@ class Objects:
         for digest, data in new.items():
             codec, packed = pack(data, itemsize)
             records.append(Record(kind, [packed], len(data), digest, codec=codec))
+        self._append(records)
+
+    def _append(self, records: Sequence[Record]) -> None:
         with self._log.objects(records) as (txn, placed):
             for record, (place, check) in zip(records, placed, strict=True):
                 if txn.delete(record.digest, db=self._index.condemned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from storage.disk.segments import (
     scan,
 )
 from storage.errors import Corrupt
-from storage.model.chunking import decode_chunks, unpack
+from storage.model.chunking import Codec, decode_chunks, unpack
+from storage.model.deltas import Delta
 from storage.model.digest import Digest, hexed
 from storage.model.records import (
     CHUNKED,
@@ -37,12 +39,13 @@ from storage.model.records import (
     decode_stage_record,
 )
 from storage.stores.log import END
-from storage.stores.objects import index_object, object_place
-from storage.stores.refs import BranchRef, apply_collection, apply_refs, commits_of
-from storage.stores.staging import LeafRow, Staging, apply_stage, drop_directory
+from storage.stores.objects import index_object, object_place, object_row
+from storage.stores.refs import BRANCH, BranchRef, apply_collection, apply_refs, commits_of
+from storage.stores.staging import STAGED_ID, LeafRow, Staging, apply_stage, drop_directory
 from storage.tree.node import BadNode, Leaf, decode
 
 BATCH = 20_000
+LAST_SEQUENCE = 1 << 63
 HOLE = b"hole/"
 """Before a segment's id and an offset, in the table `meta`: from there on so many bytes are no valid records."""
 _LENGTH_SIZE = 4
@@ -50,6 +53,10 @@ RowOf = Callable[[Txn, bytes], bytes | None]
 """Finds an object's row of the table `objects`."""
 Progress = Callable[[int, int], None]
 """Is told the bytes read so far, and how many there are."""
+
+
+_DeltaRow = tuple[Digest, bytes, tuple[Digest, ...]]
+"""A chunk that is stored as a delta: its digest, its row of the table `objects`, the chunks that it stands on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,7 @@ def rebuild_index(home: Path, on_progress: Progress | None = None) -> RebuildRep
 def _fill(index: Index, segments: Segments, report: RebuildReport, on_progress: Progress | None) -> None:
     changes: list[Change] = []
     commits = Commits()
+    deltas: list[_DeltaRow] = []
     paths = sorted(segments.paths().items())
     sizes = [path.stat().st_size for _, path in paths]
     for number, (segment, path) in enumerate(paths):
@@ -148,9 +156,10 @@ def _fill(index: Index, segments: Segments, report: RebuildReport, on_progress: 
             files.remove(path)
             continue
         try:
-            _index_segment(index, segment, path, changes, commits, report)
+            _index_segment(index, segment, path, changes, commits, deltas, report)
         except Corrupt as error:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
+    _index_deltas(index, deltas)
     last_directory = replay(
         index, segments, changes, commits, lambda txn, digest: txn.get(digest, db=index.objects), report.problems
     )
@@ -181,22 +190,50 @@ def replay(
     once = {change.sequence: change for change in sorted(changes, key=lambda c: c.place, reverse=True)}
     ordered = sorted(once.values(), key=lambda change: change.sequence)
     staging = Staging(index, segments)
+    fenced = _fenced(segments, ordered)
     last = 0
     for first in range(0, len(ordered), BATCH // 20):
         with index.write() as txn:
             for change in ordered[first : first + BATCH // 20]:
                 try:
-                    last = max(last, _replay(index, txn, staging, segments, change, commits, row_of))
+                    last = max(last, _replay(index, txn, staging, segments, change, commits, row_of, fenced))
                 except (Corrupt, BadNode) as error:
-                    where = f"segment {change.place.segment:08x} at byte {change.place.offset}"
-                    problems.append(Problem(f"a change cannot be replayed: {error}", "", where, "report it"))
+                    what = f"a change cannot be replayed: {error}"
+                    problems.append(Problem(what, "", _where(change.place), "report it"))
     with index.write() as txn:
         _drop_orphans(index, txn, staging)
     return last
 
 
+def _index_deltas(index: Index, deltas: list[_DeltaRow]) -> None:
+    """Enter chunks that stand on others, those first whose others are there.
+
+    Where there are several copies of a chunk, of which gc has given up some, so no two come to stand on each other.
+    """
+    todo = deltas
+    while todo:
+        left = []
+        with index.write() as txn:
+            for digest, row, bases in todo:
+                if all(txn.get(base, db=index.objects) is not None for base in bases):
+                    txn.put(digest, row, overwrite=False, db=index.objects)
+                else:
+                    left.append((digest, row, bases))
+            if len(left) == len(todo):
+                for digest, row, _ in left:  # a base is lost: whoever reads them is told
+                    txn.put(digest, row, overwrite=False, db=index.objects)
+                left = []
+        todo = left
+
+
 def _index_segment(
-    index: Index, segment: int, path: Path, changes: list[Change], commits: Commits, report: RebuildReport
+    index: Index,
+    segment: int,
+    path: Path,
+    changes: list[Change],
+    commits: Commits,
+    deltas: list[_DeltaRow],
+    report: RebuildReport,
 ) -> None:
     end = FILE_SIZE
     found = _records(path)
@@ -213,10 +250,19 @@ def _index_segment(
                     if start > end:
                         txn.put(hole_key(segment, end), number_key(start - end), db=index.meta)
                     end = record.place.offset + record.place.length
-                    _index_record(index, txn, record, changes, commits)
+                    try:
+                        _index_record(index, txn, record, changes, commits, deltas)
+                    except Corrupt as error:
+                        report.problems.append(_unreadable(record, error))
                 if number == BATCH:
                     done = False
                     break
+            if done:
+                # What stands behind the last record may be damage: it is kept, and written on behind it.
+                size = path.stat().st_size
+                if size > end:
+                    txn.put(hole_key(segment, end), number_key(size - end), db=index.meta)
+                    end = size
             txn.put(number_key(segment), END.pack(end, 0), db=index.ends)
 
 
@@ -226,7 +272,7 @@ def hole_key(segment: int, offset: int) -> bytes:
 
 
 def _records(path: Path) -> Iterator[Found]:
-    with path.open("rb") as file:
+    with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as file:
         parse_file_header(file.read(FILE_SIZE), path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
             for record in scan(data, path):
@@ -235,15 +281,35 @@ def _records(path: Path) -> Iterator[Found]:
                     record.payload.release()
 
 
-def _index_record(index: Index, txn: Txn, record: Found, changes: list[Change], commits: Commits) -> None:
+def _index_record(
+    index: Index, txn: Txn, record: Found, changes: list[Change], commits: Commits, deltas: list[_DeltaRow]
+) -> None:
     if record.kind >= RecordKind.STAGE:
+        if record.sequence > LAST_SEQUENCE:
+            raise Corrupt(f"its sequence number {record.sequence} is above all that are ever given")
         changes.append(Change(record.sequence, record.kind, record.place))
+        return
+    assert record.payload is not None
+    if record.codec == Codec.DELTA:
+        row = object_row(record.place, record.raw_length, record.kind, record.codec, record.checksum)
+        deltas.append((record.digest, row, Delta.decode(record.payload).bases))
         return
     index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
     if record.kind == RecordKind.COMMIT:
-        assert record.payload is not None
         data = bytes(unpack(record.codec, bytes(record.payload), record.raw_length))
         commits.found[record.digest] = decode_commit(data)
+
+
+def _fenced(segments: Segments, changes: Iterable[Change]) -> set[int]:
+    """The staged directories that a change of a branch left staged: they are known though their journals may be gone."""
+    found: set[int] = set()
+    for change in changes:
+        if change.kind == RecordKind.REFS:
+            try:
+                found.update(_directories_of_refs(decode_refs_record(segments.read(change.place))))
+            except Corrupt:
+                continue  # told when it is replayed
+    return found
 
 
 def _replay(
@@ -254,19 +320,38 @@ def _replay(
     change: Change,
     commits: Commits,
     row_of: RowOf,
+    fenced: set[int],
 ) -> int:
+    """Do what a record says again; the highest id of a directory in it."""
     payload = segments.read(change.place)
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
         apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
         commits.name(refs_record, change.sequence)
-        return _directories_of_refs(refs_record)
+        return max(_directories_of_refs(refs_record), default=0)
     if change.kind == RecordKind.COLLECTION:
         apply_collection(index, txn, payload, change.place)
         return 0
-    record, leaves, offsets = _whole_rows(txn, segments, row_of, *read_stage_payload(payload, change.place.offset))
-    apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets)
+    record, leaves, offsets = read_stage_payload(payload, change.place.offset)
+    if _is_based(index, txn, record, leaves, fenced):
+        record, leaves, offsets = _whole_rows(txn, segments, row_of, record, leaves, offsets)
+        data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
+        root_id = BranchRef.decode(data).root_id if data else 0
+        apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
     return max([directory for directory, _ in record.created], default=0)
+
+
+def _is_based(index: Index, txn: Txn, record: StageRecord, leaves: list[list[LeafRow]], fenced: set[int]) -> bool:
+    """Whether every staged directory that a record speaks of is known.
+
+    After a power loss the record that made one may be missing, and a later one be there: it was not synced either, and
+    done in part it would lose what it moves.
+    """
+    created = {directory for directory, _ in record.created}
+    named = {directory for directory, _, _ in record.groups}
+    named.update(STAGED_ID.unpack(value)[0] for rows in leaves for _, head, value in rows if head[0] == Kind.STAGED)
+    unknown = named - created - fenced
+    return all(txn.get(number_key(directory), db=index.directories) is not None for directory in unknown)
 
 
 def _whole_rows(
@@ -277,16 +362,20 @@ def _whole_rows(
     leaves: list[list[LeafRow]],
     offsets: list[int],
 ) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
-    """A staging record without the rows whose chunks are missing: what was there before them stays.
+    """A staging record without the rows whose chunks are missing: what was there before them stays. A record that moves
+    something is done as a whole or not at all.
 
     Chunks lie in other segments than rows. After a power loss a row may be there that was never synced, and its chunks not.
     """
     groups, whole, starts = [], [], []
+    moves = any(head[0] == Kind.REMOVED for rows in leaves for _, head, _ in rows)
     for group, rows, offset in zip(record.groups, leaves, offsets, strict=True):
         kept: list[LeafRow] = []
         start = at = offset
         for row in rows:
             if not _has_chunks(txn, segments, row_of, row):
+                if moves:
+                    return StageRecord(record.branch, [], [], [], [], []), [], []
                 groups.append(group)
                 whole.append(kept)
                 starts.append(start)
@@ -312,11 +401,22 @@ def _has_chunks(txn: Txn, segments: Segments, row_of: RowOf, row: LeafRow) -> bo
         value = bytes(unpack(codec, segments.read(place), raw_length))
     elif not head[1] & CHUNKED:
         return True
-    return all(row_of(txn, chunk.digest) is not None for chunk in decode_chunks(value))
+    return all(_is_stored(txn, segments, row_of, chunk.digest) for chunk in decode_chunks(value))
 
 
-def _directories_of_refs(record: RefsRecord) -> int:
-    return max([i for f in record.fences for i in (f.root_id, *(d for d, _ in f.bases))], default=0)
+def _is_stored(txn: Txn, segments: Segments, row_of: RowOf, digest: Digest) -> bool:
+    """Whether a chunk is there, and what it is a delta against."""
+    row = row_of(txn, digest)
+    if row is None:
+        return False
+    place, _, codec = object_place(row)
+    if codec != Codec.DELTA:
+        return True
+    return all(_is_stored(txn, segments, row_of, base) for base in Delta.decode(segments.read(place)).bases)
+
+
+def _directories_of_refs(record: RefsRecord) -> list[int]:
+    return [i for f in record.fences for i in (f.root_id, *(d for d, _ in f.bases))]
 
 
 def read_stage_payload(payload: bytes, start: int) -> tuple[StageRecord, list[list[LeafRow]], list[int]]:
@@ -352,6 +452,17 @@ def _drop_orphans(index: Index, txn: Txn, staging: Staging) -> None:
 
 
 def _damaged(record: Found) -> Problem:
-    where = f"segment {record.place.segment:08x} at byte {record.place.offset}"
-    digest = hexed(record.digest) if record.kind < RecordKind.STAGE else ""
-    return Problem("a record's bytes have changed or were never written whole", digest, where, "restore it from a copy")
+    what = "a record's bytes have changed or were never written whole"
+    return Problem(what, _digest_of(record), _where(record.place), "restore it from a copy")
+
+
+def _unreadable(record: Found, error: Corrupt) -> Problem:
+    return Problem(f"a record cannot be read: {error}", _digest_of(record), _where(record.place), "report it")
+
+
+def _digest_of(record: Found) -> str:
+    return hexed(record.digest) if record.kind < RecordKind.STAGE else ""
+
+
+def _where(place: Place) -> str:
+    return f"segment {place.segment:08x} at byte {place.offset}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,8 +16,9 @@ from storage.disk.index import HORIZON, Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
-from storage.model.records import MALFORMED, Author, Fence, Place, RefsRecord, encode_record
+from storage.model.records import MALFORMED, Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
 from storage.stores.log import Log
+from storage.stores.merge_record import decode_state
 from storage.stores.staging import (
     StagedDirectory,
     Staging,
@@ -25,11 +26,13 @@ from storage.stores.staging import (
     drop_directory,
     note_change,
     put_directory,
-    put_fence,
+    settle_rows,
 )
 from storage.tree.node import EMPTY
 
-BRANCH, TAG, HEAD = "branch/", "tag/", "HEAD"
+BRANCH, TAG, HEAD, MERGE = "branch/", "tag/", "HEAD", "merge/"
+KEY_MAX = 511
+"""LMDB's keys are no longer."""
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
 COLLECTION = b"collection"
@@ -72,8 +75,8 @@ class Refs:
 
     def branch(self, txn: Txn, name: str) -> BranchRef:
         """A branch; NotFound."""
-        data = txn.get((BRANCH + name).encode(), db=self._index.refs)
-        if data is None:
+        data = self.raw(txn, BRANCH + name)
+        if not data:
             raise NotFound(f"there is no branch {name!r}")
         return BranchRef.decode(data)
 
@@ -96,7 +99,15 @@ class Refs:
 
     def raw(self, txn: Txn, name: str) -> bytes:
         """A ref's stored bytes, empty where there is none."""
-        return txn.get(name.encode(), db=self._index.refs) or b""
+        try:
+            key = name.encode()
+        except UnicodeEncodeError:
+            return b""  # half a surrogate is no text, and no ref has it in its name
+        return txn.get(key, db=self._index.refs) or b"" if len(key) <= KEY_MAX else b""
+
+    def all_raw(self, txn: Txn) -> dict[str, bytes]:
+        """All refs' stored bytes, by name."""
+        return {key.decode(): data for key, data in self._index.scan(txn, self._index.refs, b"")}
 
 
 def encode_tag(tag: TagRef) -> bytes:
@@ -107,9 +118,12 @@ def encode_tag(tag: TagRef) -> bytes:
 def decode_tag(data: bytes) -> TagRef:
     """The tag that encode_tag wrote; Corrupt for anything else."""
     try:
-        return msgspec.msgpack.decode(data, type=TagRef)
+        tag = msgspec.msgpack.decode(data, type=TagRef)
     except MALFORMED as error:
         raise Corrupt(f"a tag cannot be read: {error}") from error
+    if len(tag.digest) != DIGEST_SIZE or encode_tag(tag) != data:
+        raise Corrupt("a tag is not written as it must be")
+    return tag
 
 
 def change_refs(
@@ -123,41 +137,51 @@ def change_refs(
     updates: Sequence[tuple[str, bytes, bytes]],
     fences: Sequence[Fence] = (),
     dropped: Sequence[tuple[str, int]] = (),
+    kept: Sequence[tuple[int, bytes, bytes]] = (),
+    redrawn: Sequence[str] = (),
     origin: bytes,
 ) -> int:
     """Change refs inside `log.change(LOG)`: write the record, sync it, apply it; its sequence number.
 
-    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected.
+    `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected. `redrawn` are branches
+    whose files change by it, for other processes to look at again.
     """
-    for name, old, _ in updates:
-        found = txn.get(name.encode(), db=index.refs) or b""
-        if found != old:
-            raise Conflict(name, _shown(name, old), _shown(name, found))
-    _require_commits(index, txn, updates)
+    require_refs(index, txn, updates)
+    require_commits(index, txn, {digest for name, _, new in updates for digest in commits_of(name, new)})
     who = f"{author.name} <{author.email}>"
-    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped))
+    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
     payload = encode_record(record)
     place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
     log.sync_own(txn, SegmentKind.LOG)
     apply_refs(index, txn, staging, record, sequence, place)
-    note_change(index, txn, origin, [("", [], None)])
+    note_change(index, txn, origin, [("", [], None), *((branch, [], None) for branch in redrawn)])
     return sequence
 
 
-def _require_commits(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
-    """NotFound when a ref would lead to a commit that gc has taken since the caller saw it."""
-    for digest in {digest for name, _, new in updates for digest in commits_of(name, new)}:
+def require_commits(index: Index, txn: Txn, digests: Iterable[Digest]) -> None:
+    """NotFound when gc has taken one of the commits since the caller saw it."""
+    for digest in digests:
         if txn.get(digest, db=index.commits) is None:
             raise NotFound(f"no commit {hexed(digest)} is stored here")
 
 
 def commits_of(name: str, value: bytes) -> list[Digest]:
-    """The commit that a ref of that name and value leads to: one, or none."""
+    """The commits that a ref of that name and value leads to. Corrupt."""
+    if name.startswith(MERGE) and value:
+        return list(decode_state(value).commits)
     if name.startswith(BRANCH) and value:
         tip = BranchRef.decode(value).tip
         return [tip] if tip else []
     return [Digest(decode_tag(value).digest)] if name.startswith(TAG) and value else []
+
+
+def require_refs(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Conflict when a ref is not what `updates` (name, expected bytes, new bytes) expect."""
+    for name, old, _ in updates:
+        found = txn.get(name.encode(), db=index.refs) or b""
+        if found != old:
+            raise Conflict(name, ref_text(name, old), ref_text(name, found))
 
 
 def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, sequence: int, place: Place) -> None:
@@ -173,7 +197,7 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
         apply_fence(index, txn, staging, fence, sequence)
     for _, root_id in record.dropped:
         drop_directory(index, txn, staging, root_id)
-        put_fence(index, txn, root_id, sequence)
+        settle_rows(index, txn, root_id, sequence)
     txn.put(number_key(sequence), encode_place(place), db=index.operations)
 
 
@@ -205,12 +229,18 @@ def encode_place(place: Place) -> bytes:
 
 def operation_place(data: bytes) -> Place:
     """Where an operation's record lies, from its index row."""
-    return Place(*_PLACE.unpack(data))
+    try:
+        return Place(*_PLACE.unpack(data))
+    except struct.error as error:
+        raise Corrupt("the index's row of an operation cannot be read: run `arborfs rebuild`") from error
 
 
-def _shown(name: str, value: bytes) -> str:
+def ref_text(name: str, value: bytes) -> str:
+    """A ref's stored bytes as text: a commit's digits, HEAD's branch; empty where it does not exist."""
     if name.startswith(BRANCH) and len(value) == _BRANCH_VALUE.size:
         return hexed(Digest(value[:DIGEST_SIZE]))
+    if name.startswith(MERGE) and value:
+        return "a merge under way"
     if name.startswith(TAG) and value:
         return hexed(Digest(decode_tag(value).digest))
     return value.decode("utf-8", "backslashreplace")
@@ -220,3 +250,14 @@ def require_absent(txn: Txn, index: Index, name: str, what: str) -> None:
     """Exists if the ref is there already."""
     if txn.get(name.encode(), db=index.refs) is not None:
         raise Exists(f"there is already a {what}")
+
+
+def fence_of(branch: str, root_id: int, upto: int, root: Entry) -> Fence:
+    """What puts a branch's working tree on `root`; rows up to the sequence number `upto` go."""
+    return Fence(branch, root_id, upto, *stored(root), [], [])
+
+
+def stored(root: Entry) -> tuple[bytes, bytes]:
+    """Head and value of a root directory, as records hold them."""
+    assert isinstance(root.value, bytes)
+    return encode_head(root), root.value

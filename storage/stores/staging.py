@@ -5,7 +5,7 @@ record is written and again, unchanged, when the index is rebuilt.
 
 A staged directory has an id, the root of the committed directory it is based on, and rows: name → entry, removed, or
 staged directory. Row: sequence u64, place of the value (segment u32, offset u64, length u32, checksum u64), head, and the value
-itself where it is short.
+itself where it is short. The checksum is that of the value in both cases.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHORT_VALUE = 64
 """Values up to this many bytes stand in the row itself."""
 KEPT_CHANGES = 10_000
 FENCE = b"fence/"
-"""Before the id of a branch's root directory, in the table `meta`: rows staged there up to that number are settled."""
+"""Before the id of a branch's root, in the table `meta`: the sequence number up to which its rows are settled."""
 
 REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
 
@@ -82,7 +82,7 @@ def encode_rows(
         if length > SHORT_VALUE:
             out.append((prefix + key, pack(sequence, segment, offset, length, check(value)) + head))
         else:
-            out.append((prefix + key, pack(sequence, 0, 0, length, 0) + head + value))
+            out.append((prefix + key, pack(sequence, 0, 0, length, check(value)) + head + value))
         offset += length
     return out
 
@@ -93,7 +93,13 @@ def decode_row(data: bytes) -> Row:
     kind, _, _, extra, _, _ = HEAD.unpack_from(data, ROW.size)
     behind = ROW.size + HEAD.size + extra
     head = data[ROW.size : behind]
-    value: bytes | Place = Place(segment, offset, length, check) if segment else data[behind:]
+    if kind not in KINDS or len(head) != HEAD.size + extra:
+        raise Corrupt("a staged row cannot be read: run `arborfs rebuild`")
+    if segment:
+        return Row(sequence, KINDS[kind], head, Place(segment, offset, length, check))
+    value = data[behind:]
+    if len(value) != length or checksum(value) != check:
+        raise Corrupt("a staged row is damaged: run `arborfs rebuild`")
     return Row(sequence, KINDS[kind], head, value)
 
 
@@ -173,8 +179,12 @@ def apply_stage(
     sequence: int,
     segment: int,
     offsets: Sequence[int],
+    root_id: int,
 ) -> None:
-    """Do what a staging record says. `leaves` are the rows of its groups, whose values begin at `offsets`."""
+    """Do what a staging record says. `leaves` are the rows of its groups, whose values begin at `offsets`.
+
+    `root_id` is the id of the branch's root: it stays the same when the branch gets another name.
+    """
     for directory, base in record.created:
         put_directory(index, txn, directory, StagedDirectory(Digest(base), 0))
     for directory in record.dropped:
@@ -191,8 +201,7 @@ def apply_stage(
         known = staging.directory(txn, directory)
         if known is not None:
             put_directory(index, txn, directory, StagedDirectory(known.base, known.mtime, head))
-    key = number_key(segment) + number_key(_root_id(index, txn, record.branch))
-    txn.put(key, number_key(sequence), db=index.journals)
+    txn.put(number_key(segment) + number_key(root_id), number_key(sequence), db=index.journals)
 
 
 def _root_id(index: Index, txn: Txn, branch: str) -> int:
@@ -223,16 +232,22 @@ def apply_fence(index: Index, txn: Txn, staging: Staging, fence: Fence, sequence
         known = staging.directory(txn, directory)
         put_directory(index, txn, directory, StagedDirectory(base, known.mtime if known else 0))
     for directory, name, head, staged in fence.rows:
-        row = ROW.pack(sequence, 0, 0, STAGED_ID.size, 0) + head + STAGED_ID.pack(staged)
+        value = STAGED_ID.pack(staged)
+        row = ROW.pack(sequence, 0, 0, len(value), checksum(value)) + head + value
         txn.put(number_key(directory) + name, row, db=index.staged)
     root = decode_entry(fence.head, fence.value)
     put_directory(index, txn, fence.root_id, StagedDirectory(root.root, root.mtime, fence.head))
-    put_fence(index, txn, fence.root_id, fence.upto)
+    settle_rows(index, txn, fence.root_id, fence.upto)
 
 
-def put_fence(index: Index, txn: Txn, root_id: int, upto: int) -> None:
-    """Note up to which sequence number all that was staged below a root is settled."""
-    txn.put(FENCE + number_key(root_id), number_key(upto), db=index.meta)
+def settle_rows(index: Index, txn: Txn, root_id: int, upto: int) -> None:
+    """Note that no row of the branch up to that sequence number is staged any more: their journals may go."""
+    txn.put(FENCE + number_key(root_id), number_key(max(upto, settled_rows(index, txn, root_id))), db=index.meta)
+
+
+def settled_rows(index: Index, txn: Txn, root_id: int) -> int:
+    """The sequence number up to which no row of the branch is staged any more."""
+    return int.from_bytes(txn.get(FENCE + number_key(root_id), db=index.meta) or b"", "big")
 
 
 def _settle(index: Index, txn: Txn, staging: Staging, directory: int, upto: int) -> set[int]:
@@ -264,3 +279,12 @@ def note_change(
     if generation > KEPT_CHANGES:
         txn.delete(number_key(generation - KEPT_CHANGES), db=index.changes)
     return generation
+
+
+def decode_change(row: bytes) -> list[tuple[str, list[bytes], list[bytes] | None]]:
+    """The changes that `note_change` noted in a row: branch (empty: any), path, names (None: many)."""
+    _, changes = _change_decoder.decode(row)
+    return changes
+
+
+_change_decoder = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]])

@@ -12,14 +12,15 @@ A crash between any two steps leaves the branch as it was before or as it is aft
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from msgspec.structs import replace
 
 from storage.disk import files
-from storage.disk.index import COLLECTIONS, Index, Txn, number_key
+from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
 from storage.errors import Conflict, Corrupt, NothingToCommit, StorageFailed, StorageFull
@@ -37,9 +38,11 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.log import END, Log
+from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, BranchRef, Refs, change_refs
-from storage.stores.staging import FENCE, Row, StagedDirectory, Staging
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
+from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 
@@ -52,12 +55,20 @@ _Edits = list[tuple[bytes, tuple[bytes, bytes] | None]]
 
 @dataclass(slots=True)
 class Folded:
-    """What folding gave: the new root's entry, nodes to store, and the new base of every staged directory met."""
+    """What folding gave: the root's entry in the tip and the new one, nodes to store, and the new base of every staged
+    directory met.
+    """
 
+    before: Entry
     root: Entry
     upto: int
     fresh: list[tuple[Digest, bytes]] = field(default_factory=list)
     bases: dict[int, Digest] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the tip has the same tree."""
+        return self.root.value == self.before.value and self.root.attributes == self.before.attributes
 
 
 class Committer:
@@ -86,11 +97,31 @@ class Committer:
 
         NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
         """
+        return self._until_it_fits(lambda: self._attempt(branch, message, author, metadata))
+
+    def amend(self, branch: str, message: str | None, author: Author, metadata: dict[str, str] | None) -> Digest:
+        """Put a commit of everything staged in the tip's place: with the tip's parents, and its message and metadata unless
+        given; durable when it returns.
+
+        NothingToCommit when nothing would differ, or before the first commit; Conflict when the branch keeps moving.
+        """
+        return self._until_it_fits(lambda: self._attempt_to_amend(branch, message, author, metadata))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Commits, whatever else replaces a branch's staged work, and gc when it deletes take turns among all processes.
+
+        Each one's sync would otherwise let another win the race for the branch, again and again. And what a commit finds
+        stored stays until a ref leads to it.
+        """
+        with alone(self._segments.folder.parent / "commit.lock"):
+            yield
+
+    def _until_it_fits(self, attempted: Callable[[], Digest]) -> Digest:
         for attempt in range(ATTEMPTS):
             try:
-                # Commits take turns: each one's sync would otherwise let another win the race for the branch, again and again.
-                with alone(self._segments.folder.parent / "commit.lock"):
-                    digest = self._attempt(branch, message, author, metadata)
+                with self.turn():
+                    digest = attempted()
             except Conflict:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -108,30 +139,59 @@ class Committer:
     def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
-            before = self._objects.commit(ref.tip).root if ref.tip else EMPTY_ROOT
-            collections = self._index.number(txn, COLLECTIONS)
-            folded = self._fold_root(txn, ref, before)
-        if folded.root.value == before.value and folded.root.attributes == before.attributes:
+            merging = read_state(self._refs, self._staging, txn, branch, ref)
+            if merging is not None:
+                require_resolved(self._objects, self._staging, txn, ref, merging)
+            folded = self.fold(txn, ref)
+        if folded.is_clean and merging is None:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
-        self._objects.put_nodes(folded.fresh)
-        parents = (ref.tip,) if ref.tip else ()
+        parents = merging.parents if merging is not None else (ref.tip,) if ref.tip else ()
         commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
+        return self._move(branch, ref, folded, commit, "commit: ", merging)
+
+    def _attempt_to_amend(
+        self, branch: str, message: str | None, author: Author, metadata: dict[str, str] | None
+    ) -> Digest:
+        with self._index.read() as txn:
+            ref = self._refs.branch(txn, branch)
+            require_no_merge(read_state(self._refs, self._staging, txn, branch, ref), branch)
+            folded = self.fold(txn, ref)
+        if ref.tip is None:
+            raise NothingToCommit(f"branch {branch!r} has no commit to amend")
+        tip = self._objects.commit(ref.tip)
+        text = tip.message if message is None else message
+        facts = tip.metadata if metadata is None else metadata
+        if folded.is_clean and (text, facts) == (tip.message, tip.metadata):
+            raise NothingToCommit("Nothing is staged and the message is the same. Nothing to amend.")
+        commit = Commit(folded.root, tip.parents, author, time.time_ns(), text, facts)
+        return self._move(branch, ref, folded, commit, "amend: ")
+
+    def _move(
+        self,
+        branch: str,
+        ref: BranchRef,
+        folded: Folded,
+        commit: Commit,
+        what: str,
+        merging: MergeState | None = None,
+    ) -> Digest:
+        """Store the commit, and make it the branch's tip if that is still the one folded onto."""
+        self._objects.put_nodes(folded.fresh)
         digest = self._objects.put_commit(commit)
         self._log.sync()
         with self._log.change(SegmentKind.LOG) as txn:
-            if self._index.number(txn, COLLECTIONS) != collections:
-                # gc deleted objects meanwhile, perhaps some that this commit found stored and builds on.
-                raise Conflict(BRANCH + branch, "no gc", "a gc")
             fence = self._fence(txn, branch, ref.root_id, folded)
-            description = "commit: " + (message.splitlines() or [""])[0]
+            description = what + (commit.message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            if merging is not None:
+                updates.append((MERGE + branch, merging.encode(), b""))
             txn.put(digest, number_key(commit.time), db=self._index.commits)
             change_refs(
                 self._index,
                 self._log,
                 txn,
                 self._staging,
-                author=author,
+                author=commit.author,
                 description=description,
                 updates=updates,
                 fences=[fence],
@@ -139,9 +199,16 @@ class Committer:
             )
         return digest
 
-    def _fold_root(self, txn: Txn, ref: BranchRef, before: Entry) -> Folded:
-        upto = self._index.number(txn, b"sequence")
-        folded = Folded(before, upto)
+    def fold_staged(self, txn: Txn, row: Row) -> tuple[Entry, list[tuple[Digest, bytes]]]:
+        """What a commit would make of the staged directory that `row` leads to: its entry, and the nodes to store."""
+        folded = Folded(EMPTY_ROOT, EMPTY_ROOT, 0)
+        head, value = self._fold_child(txn, row, folded)
+        return decode_entry(head, value), folded.fresh
+
+    def fold(self, txn: Txn, ref: BranchRef) -> Folded:
+        """A branch's working tree as committed nodes. Nothing but chunks is stored yet: `fresh` is to be."""
+        before = root_of(self._objects, ref.tip)
+        folded = Folded(before, before, self._index.number(txn, b"sequence"))
         directory = self._staging.directory(txn, ref.root_id)
         if directory is None:
             return folded
@@ -188,6 +255,10 @@ class Committer:
         entry = self._fold(txn, row.staged_id, child, like, folded)
         assert isinstance(entry.value, bytes)
         return encode_head(entry), entry.value
+
+    def has_later(self, txn: Txn, root_id: int, folded: Folded) -> bool:
+        """Whether anything was staged on the branch after it was folded."""
+        return self._keep(txn, root_id, folded, {}, [])
 
     def _fence(self, txn: Txn, branch: str, root_id: int, folded: Folded) -> Fence:
         kept: dict[int, bytes] = {}
@@ -266,9 +337,9 @@ class Committer:
     def _settled_in(self, txn: Txn) -> set[int]:
         settled: dict[int, bool] = {}
         for key, last in self._index.scan(txn, self._index.journals, b""):
-            segment, root_id = int.from_bytes(key[:8], "big"), key[8:]
-            fence = txn.get(FENCE + root_id, db=self._index.meta) or bytes(8)
-            settled[segment] = settled.get(segment, True) and last <= fence
+            segment, root_id = (int.from_bytes(part, "big") for part in (key[:8], key[8:]))
+            done = int.from_bytes(last, "big") <= settled_rows(self._index, txn, root_id)
+            settled[segment] = settled.get(segment, True) and done
         return {segment for segment, done in settled.items() if done}
 
 

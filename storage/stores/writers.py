@@ -25,7 +25,7 @@ class WriterLocks:
 
         WriterLockHeld while a live process has it; a dead one's is taken over.
         """
-        key = b"writer/" + branch.encode()
+        key = _key(branch)
         mine = msgspec.structs.replace(this_process(), token=uuid.uuid4().hex)
         with self._index.write() as txn:
             self._refs.branch(txn, branch)
@@ -48,7 +48,7 @@ class WriterLocks:
 
     def release(self, branch: str, owner: Owner) -> None:
         """Give the branch's writer lock back, if it is still the one that acquire gave."""
-        key = b"writer/" + branch.encode()
+        key = _key(branch)
         with self._index.write() as txn:
             data = txn.get(key, db=self._index.meta)
             if data and msgspec.msgpack.decode(data, type=Owner) == owner:
@@ -57,7 +57,7 @@ class WriterLocks:
     def force_release(self, branch: str | None = None) -> bool:
         """Take the writer lock away from whoever has it, on one branch or on all; whether there was one."""
         with self._index.write() as txn:
-            prefix = b"writer/" + (branch or "").encode()
+            prefix = _key(branch or "")
             keys = [key for key, _ in self._index.scan(txn, self._index.meta, prefix)]
             keys = [key for key in keys if branch is None or key == prefix]
             for key in keys:
@@ -67,6 +67,11 @@ class WriterLocks:
     def held(self, branch: str) -> Owner | None:
         """The live process that holds the branch's writer lock, None if there is none."""
         with self._index.read() as txn:
-            data = txn.get(b"writer/" + branch.encode(), db=self._index.meta)
+            data = txn.get(_key(branch), db=self._index.meta)
         owner = msgspec.msgpack.decode(data, type=Owner) if data else None
         return owner if owner is not None and owner.alive else None
+
+
+def _key(branch: str) -> bytes:
+    # Also of what can be no branch's name: it is simply not there.
+    return b"writer/" + branch.encode("utf-8", "surrogatepass")

@@ -124,6 +124,20 @@ class Leaf:
             if head[1] or head[0] == _DIRECTORY:  # flags say that the contents are not the value itself
                 yield self.contents(i)
 
+    def changed(self, other: Leaf) -> list[int] | None:
+        """In which rows two leaves differ whose rows have the same keys and lengths; None for leaves that are less alike.
+
+        Several times as fast as reading the rows of both.
+        """
+        heads = self._offsets[self._length]
+        if self._length != other._length or self.raw[:heads] != other.raw[:heads]:
+            return None
+        ours, theirs = (np.frombuffer(raw, np.uint8, offset=heads) for raw in (self.raw, other.raw))
+        places = np.flatnonzero(ours != theirs) + heads
+        offsets = np.asarray(self._offsets)
+        starts = np.delete(offsets[self._length + 1 :], [self._length, 2 * self._length + 1])
+        return sorted({int(row) for row in (np.searchsorted(starts, places, "right") - 1) % self._length})
+
     def total(self) -> Sums:
         """The sums of all rows."""
         return sum_heads(self._column(1, 0))

@@ -64,6 +64,19 @@ def locate(load: Load, root: Digest, key: bytes) -> tuple[int, bytes, bytes] | N
     return None if i < 0 else (before + i, *node.contents(i))
 
 
+def rank(load: Load, root: Digest, key: bytes) -> int:
+    """How many keys of the map come before `key`, whether it is there or not."""
+    before = 0
+    node = None if root == EMPTY else load(root)
+    while isinstance(node, Inner):
+        i = bisect_left(node.keys, key)
+        if i == len(node.keys):
+            return before + node.total().count
+        before += node.before(i)
+        node = load(node.digests[i])
+    return before if node is None else before + node.bisect(key)
+
+
 def at(load: Load, root: Digest, rank: int) -> Row:
     """The row before which there are `rank` others. IndexError outside 0 to count - 1."""
     leaf, i, _ = _locate(load, root, rank)

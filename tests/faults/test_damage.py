@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -180,3 +181,27 @@ def test_a_change_of_any_byte_is_found(repository):
         path.write_bytes(whole)
     with Engine.open(repository) as engine:
         assert verify(engine) == []
+
+
+def test_opening_after_a_rebuild_destroys_nothing_of_a_damaged_end(repository):
+    """What cannot be read may be read again after a repair from a copy: it stays where it is."""
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        for number in range(5):
+            tree.put_file((b"%d" % number,), BytesSource(b"contents %d" % number))
+    journal = max((repository / ".arborfs" / "segments").glob("*.journal"), key=lambda path: path.stat().st_size)
+    whole = journal.read_bytes()
+    for place in (len(whole) - 3, whole.rfind(b"arb\x01") + 5):  # in the last record's payload, in its header
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        journal.write_bytes(damaged)
+        for _ in range(2):
+            shutil.rmtree(repository / ".arborfs" / "index", ignore_errors=True)
+            for _ in range(2):
+                with Engine.open(repository) as engine:
+                    assert {name for name, _ in engine.working_tree("main").entries(())} >= {b"0", b"1", b"2", b"3"}
+            assert journal.read_bytes() == damaged
+        journal.write_bytes(whole)
+        shutil.rmtree(repository / ".arborfs" / "index")
+        with Engine.open(repository) as engine:
+            assert len(list(engine.working_tree("main").entries(()))) == 5

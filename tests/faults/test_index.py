@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from storage.disk.segments import Record, SegmentKind
 from storage.engine import Engine
 from storage.maintenance.verify import verify
+from storage.model.records import Place
 from storage.model.samples import BytesSource
 
 
@@ -91,12 +94,43 @@ def test_a_sound_index_is_not_made_anew(repository):
         assert not engine.rebuilt
 
 
-def test_an_index_of_an_older_layout_is_made_anew(repository):
+def test_a_copy_made_while_it_was_open_is_not_believed_later(repository):
     with Engine.open(repository) as engine:
-        index = engine.internals()[0]
-        with index.write() as txn:
-            txn.delete(b"layout", db=index.meta)
+        tree = engine.working_tree("main")
+        tree.put_file((b"a",), BytesSource(b"first"))
+        shutil.copytree(repository / ".arborfs" / "index", repository / "copy")
+        tree.put_file((b"a",), BytesSource(b"second"))
+        tree.put_file((b"b",), BytesSource(b"x" * 100_000))
+        engine.sync()
+    shutil.rmtree(repository / ".arborfs" / "index")
+    shutil.move(repository / "copy", repository / ".arborfs" / "index")
     with Engine.open(repository) as engine:
         assert engine.rebuilt is not None
+        tree = engine.working_tree("main")
+        assert bytes(tree.open((b"a",))[1].read(0, 10)) == b"second"
+        assert tree.open((b"b",))[1].size == 100_000
+
+
+def test_what_a_killed_process_never_acknowledged_does_not_come_up_later(repository):
+    """Written to its journal, and killed before the index had it: others saw that it was not done."""
     with Engine.open(repository) as engine:
-        assert engine.rebuilt is None
+        tree = engine.working_tree("main")
+        tree.put_file((b"x",), BytesSource(b"there"))
+        pid = os.fork()
+        if pid == 0:
+            with Engine.open(repository) as own:
+                append = own._log.append
+
+                def killed(kind: SegmentKind, record: Record) -> Place:
+                    append(kind, record)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    raise AssertionError
+
+                own._log.append = killed  # type: ignore[method-assign]
+                own.working_tree("main").remove((b"x",))
+        os.waitpid(pid, 0)
+        assert tree.entry((b"x",)).size == 5
+    for _ in range(2):
+        with Engine.open(repository) as engine:
+            assert engine.working_tree("main").entry((b"x",)).size == 5
+        shutil.rmtree(repository / ".arborfs" / "index")

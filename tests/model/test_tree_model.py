@@ -83,6 +83,35 @@ def test_a_diff_applied_to_the_old_gives_the_new(batch, start, stop):
     assert {key for key, _, _ in found} == {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(min_size=16, max_size=18), st.binary(max_size=3)), min_size=1, max_size=9), st.data()
+)
+def test_leaves_of_the_same_keys_tell_in_which_rows_they_differ(before, data):
+    heads, values = ({len(row[column]) for row in before} for column in (0, 1))
+    drawn = [
+        st.sampled_from(sorted(each)).flatmap(lambda n: st.binary(min_size=n, max_size=n)) for each in (heads, values)
+    ]
+    after = [tuple(data.draw(st.just(old) | new) for old, new in zip(row, drawn, strict=True)) for row in before]
+    one, other = (
+        decode(encode_leaf([(b"%d" % key, *row) for key, row in enumerate(rows)])) for rows in (before, after)
+    )
+    alike = all(list(map(len, row)) == list(map(len, new)) for row, new in zip(before, after, strict=True))
+    differing = [key for key, row in enumerate(before) if row != after[key]]
+    assert one.changed(other) == (differing if alike else None)
+    assert one.changed(decode(encode_leaf([(b"other", bytes(16), b"")]))) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 2999)))
+def test_a_diff_of_rows_that_keep_their_length(changed):
+    store = Store()
+    model = {b"%06d" % i: b"%06d" % i for i in range(3000)}
+    old, _ = store.edit(EMPTY, model)
+    new, _ = store.edit(old, {b"%06d" % i: b"x%05d" % i for i in changed})
+    assert [key for key, _, _ in diff(store.load, old, new)] == [b"%06d" % i for i in sorted(changed)]
+
+
 @pytest.mark.parametrize("size", [0, 1, 50, 5000])
 def test_reading_by_key_rank_and_position(size):
     store, model = Store(), numbers(0, size)

@@ -200,28 +200,47 @@ class TestCrashes:
         assert list((repository / ".arborfs" / "tmp").iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_nothing_before_is_lost(mounted, tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 24 MB, with 6 MB taken by a file `ballast`."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
-    try:
-        arborfs("init", disk / "repository", "--name", "Ada", "--email", "ada@example.org")
-        mount = mounted(disk / "repository")
-        mount.expect("full|No space left")
-        (mount.main / "before").write_bytes(b"kept" * 1000)
+    (disk / "ballast").write_bytes(bytes(6_000_000))
+    yield disk
+    wait_until(lambda: subprocess.run(["umount", disk], check=False, capture_output=True).returncode == 0)
 
-        def fill() -> None:
-            for number in range(40):
-                (mount.main / f"{number}").write_bytes(os.urandom(1_000_000))
 
-        with pytest.raises(OSError, match=f"Errno {errno.ENOSPC}]"):
-            fill()
-        assert (mount.main / "before").read_bytes() == b"kept" * 1000
-        mount.unmount()
-    finally:
-        wait_until(lambda: subprocess.run(["umount", disk], check=False, capture_output=True).returncode == 0)
+def test_a_full_disk_is_told_and_work_goes_on_once_there_is_room(small_disk, mounted):
+    arborfs("init", small_disk / "repository", "--name", "Ada", "--email", "ada@example.org")
+    mount = mounted(small_disk / "repository")
+    mount.expect("full|No space left")
+    stored = {"before": b"kept" * 1000}
+    (mount.main / "before").write_bytes(stored["before"])
+
+    def fill() -> None:
+        for number in range(40):
+            data = os.urandom(1_000_000)
+            (mount.main / f"{number}").write_bytes(data)
+            stored[f"{number}"] = data
+
+    with pytest.raises(OSError, match=f"Errno {errno.ENOSPC}]"):
+        fill()
+    assert len(stored) > 5
+    (small_disk / "ballast").unlink()
+    # Nothing is mounted anew: writing, fsync and committing work again.
+    stored["after"] = os.urandom(1_000_000)
+    with (mount.main / "after").open("wb", buffering=0) as file:
+        file.write(stored["after"])
+        os.fsync(file.fileno())
+    (mount.main / ".arborfs" / "commit").write_text("once there was room")
+    for tree in (mount.main, mount.path / "commits" / "main"):
+        assert {name: (tree / name).read_bytes() for name in stored} == stored
+    mount.unmount()
+    with Engine.open(small_disk / "repository") as engine:
+        assert verify(engine) == []
 
 
 def test_damage_is_an_error_and_the_rest_reads_on(mounted, repository):

@@ -268,7 +268,9 @@ def test_tags_are_made_listed_and_deleted(cli):
     committed(cli, "b.txt", "second")
     cli("tag", "create", "v1.0", "main~1", "-m", "as in the paper")
     cli("tag", "create", "v2.0")
-    assert cli.json("tag", "list")[0] == {"name": "v1.0", "commit": first}
+    listed = cli.json("tag", "list")[0]
+    assert (listed["name"], listed["commit"], listed["message"]) == ("v1.0", first, "as in the paper")
+    assert "[as in the paper]" in cli("tag")
     assert re.search(r"v2\.0  [0-9a-f]+ second", cli("tag"))
     cli("tag", "delete", "v1.0")
     assert [row["name"] for row in cli.json("tag", "list")] == ["v2.0"]

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from storage.errors import (
 )
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
-from storage.model.records import Author
+from storage.model.records import Author, Place
 from storage.model.samples import BytesSource
 from tests.conftest import wait_until
 
@@ -172,6 +173,13 @@ def test_journals_go_once_everything_in_them_is_committed(engine):
     assert contents(engine.working_tree("other"))[(b"g",)] == b"staged elsewhere"
 
 
+def test_a_segment_that_is_gone_is_told_from_a_disk_that_refuses(engine):
+    """Readers look again when a commit elsewhere deleted the journal under them: that must not look like an I/O error."""
+    segments = engine.internals()[1]
+    with pytest.raises(Corrupt, match="is missing"):
+        segments.read(Place(77, 40, 10))
+
+
 def test_two_processes_see_each_others_staged_work_and_commits(engine):
     with Engine.open(engine.path) as other:
         one, two = engine.working_tree("main"), other.working_tree("main")
@@ -257,8 +265,10 @@ def test_an_ambiguous_prefix_names_the_candidates(engine, monkeypatch):
         tree.commit(f"{i}")
     digits = [digest.hex()[0] for digest in engine.commits()]
     twice = next(d for d in digits if digits.count(d) > 1)
-    with pytest.raises(Ambiguous, match="commits: "):
+    with pytest.raises(Ambiguous, match="commits: ") as caught:
         engine.resolve(twice)
+    assert set(caught.value.candidates) == {d.hex() for d in engine.commits() if d.hex()[0] == twice}
+    assert str(caught.value).count(caught.value.candidates[0][:16]) == 1
 
 
 def test_renaming_a_branch_keeps_its_staged_work(engine):
@@ -271,6 +281,18 @@ def test_renaming_a_branch_keeps_its_staged_work(engine):
     engine.working_tree("new").commit("after the rename")
     engine.rename_branch("main", "trunk")
     assert engine.head() == "trunk"
+
+
+def test_a_commit_under_a_branchs_old_name_leaves_its_staged_work_alone(engine):
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "f", b"staged before the rename" * 100)
+    engine.rename_branch("old", "new")
+    engine.create_branch("old")
+    put(engine.working_tree("old"), "g", b"of another branch")
+    engine.working_tree("old").commit("under the old name")
+    assert contents(engine.working_tree("new")) == {(b"f",): b"staged before the rename" * 100}
+    engine.working_tree("new").commit("the last row of the journal")
+    assert not list((engine.path / ".arborfs" / "segments").glob("*.journal"))
 
 
 def test_the_writer_lock_is_per_branch_and_heals(engine, monkeypatch):
@@ -347,3 +369,53 @@ def test_work_staged_before_a_branch_was_renamed_outlives_commits_on_the_name_s_
         assert engine.working_tree("other").open((b"staged",))[1].size == 5000
         engine.working_tree("other").commit("three")
         assert not list((repository / ".arborfs" / "segments").glob("*.journal"))
+
+
+def test_what_was_staged_when_trees_were_compared_stays_readable(engine):
+    """A commit by another process meanwhile deletes the journal that the staged value lay in."""
+    tree = engine.working_tree("main")
+    data = bytes(range(250)) * 8
+    tree.put_file((b"f",), BytesSource(data))
+    with Engine.open(engine.path) as reader:
+        standing = reader.standing("main")
+        (difference,) = reader.compared(reader.committed(None), standing)
+        tree.commit("meanwhile")
+        content = reader.contents(standing, (b"f",), difference.new, None)
+        assert bytes(content.read(0, content.size)) == data
+        tree.remove((b"f",))
+        with pytest.raises(NotFound):
+            reader.contents(standing, (b"f",), difference.new, None)
+        with pytest.raises(NotFound):
+            reader.standing("nowhere")
+
+
+def test_status_while_another_process_commits_again_and_again(repository):
+    """Each commit deletes journals that a look at what is staged may just be reading."""
+    over = threading.Event()
+
+    def work() -> None:
+        with Engine.open(repository) as other:
+            tree = other.working_tree("main")
+            number = 0
+            while not over.is_set():
+                number += 1
+                for name in ("a", "b", "c"):
+                    put(tree, name, b"%d" % number * 500)
+                with suppress(NothingToCommit):
+                    tree.commit(str(number))
+
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        tree.make_directory((b"d",))
+        put(tree, "a", b"first")
+        tree.commit("first")
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                tree.is_dirty()
+                assert {row.path for row in tree.status()} <= {(b"a",), (b"b",), (b"c",)}
+        finally:
+            over.set()
+            thread.join()

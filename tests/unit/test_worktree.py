@@ -289,3 +289,17 @@ def test_of_many_who_make_a_file_one_succeeds(engine):
             thread.join()
     assert sorted(made) == list(range(100))
     assert trees[0].entry((b"7",)).size == 0
+
+
+def test_what_is_written_again_as_it_was_is_no_change(engine):
+    """A commit makes a chunk of what lies in a journal as it came: the same contents all the same."""
+    tree = engine.working_tree("main")
+    for size in (1, 100, 5000, 60_000):
+        tree.put_file((b"%d" % size,), BytesSource(b"x" * size), mtime=1)
+    tree.commit("all sizes")
+    for size in (1, 100, 5000, 60_000):
+        tree.put_file((b"%d" % size,), BytesSource(b"x" * size), mtime=1)
+    assert tree.status() == []
+    assert not tree.is_dirty()
+    tree.put_file((b"5000",), BytesSource(b"y" + b"x" * 4999), mtime=1)
+    assert [row.path for row in tree.status()] == [(b"5000",)]

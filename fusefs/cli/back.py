@@ -1,0 +1,76 @@
+"""Going back to what was committed: `reset` moves a branch, `restore` brings back files."""
+
+from __future__ import annotations
+
+import click
+
+from fusefs.cli.location import Location, tree_path
+from fusefs.cli.output import counted, printable, shown
+from storage.restoring import restore as restore_entry
+
+
+@click.command()
+@click.argument("revision", default="")
+@click.option("--soft", is_flag=True, help="Leave all files as they are: what differs is staged.")
+@click.option("--hard", is_flag=True, help="Drop what is staged on the branch.")
+@click.option("--branch", help="The branch to move. Default: as for status.")
+@click.pass_obj
+def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str | None) -> None:
+    """Move a branch to REVISION (default: where it is), its files with it.
+
+    Exit code 4 while anything is staged on it, unless you say with --soft that the files shall stay, or with --hard that the
+    staged work shall go. Either way undo brings everything back.
+
+    \b
+    Example:
+      arborfs -C data reset main~1
+      arborfs -C data reset --hard
+    """
+    if soft and hard:
+        raise click.UsageError("--soft keeps what is staged and --hard drops it: choose one.")
+    with location.open() as engine:
+        branch = branch or location.branch(engine)
+        tip = engine.working_tree(branch).tip()
+        target = engine.resolve(revision) if revision else tip
+        if target is None and not hard:
+            raise click.UsageError(f"Branch {branch} has no commit yet: --hard drops what is staged on it.")
+        if soft and target is not None:
+            engine.reset_soft(branch, target)
+        elif hard or target is None:
+            engine.reset_hard(branch, target)
+        else:
+            engine.reset(branch, target)
+        if target is None:
+            click.echo(f"Branch {branch} is empty")
+            return
+        title = printable(engine.commit_record(target).message.partition("\n")[0])
+        click.echo(f"Branch {branch} is at {engine.abbreviation(target)} {title}")
+        staged = len(engine.working_tree(branch).status())
+    if staged:
+        click.echo(f"{counted(staged, 'change')} staged")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--from", "revision", metavar="REVISION", help="Take them from this revision. Default: the branch's tip.")
+@click.option("--remove", is_flag=True, help="Remove a path that the revision does not have.")
+@click.option("--branch", help="The branch to bring them back on. Default: as for status.")
+@click.pass_obj
+def restore(location: Location, paths: tuple[str, ...], revision: str | None, remove: bool, branch: str | None) -> None:
+    """Put the files and directories PATHS back as they were committed, as staged work.
+
+    PATHS begin at the top of the tree; `.` is everything. A directory comes back whole: what it holds beyond what was committed
+    goes, staged or not. No branch moves.
+
+    \b
+    Example:
+      arborfs -C data restore images/0.npy
+      arborfs -C data restore images --from v1.0
+    """
+    with location.open() as engine:
+        branch = branch or location.branch(engine)
+        tree = engine.working_tree(branch)
+        snapshot = engine.snapshot(engine.resolve(revision or branch))
+        for path in map(tree_path, paths):
+            restore_entry(tree, snapshot, path, remove=remove)
+            click.echo(f"Restored {shown(path)} from {engine.abbreviation(snapshot.commit)}")

@@ -1,0 +1,83 @@
+"""Maps built from rows in any order are the maps that one edit would make."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from storage.errors import Exists
+from storage.model.chunking import INLINE_MAX, STAGED_INLINE_MAX
+from storage.model.records import Entry, Kind, decode_entry, encode_head
+from storage.model.samples import BytesSource
+from storage.stores import building
+from storage.stores.building import MapBuilder, apply_edits
+from storage.tree import read
+from storage.tree.node import EMPTY
+
+HEAD = encode_head(Entry(Kind.FILE, 5))
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@QUICK
+@given(
+    names=st.lists(st.binary(min_size=1, max_size=6), unique=True, max_size=60),
+    batch=st.integers(min_value=300, max_value=3000),
+)
+def test_any_order_and_any_batches_give_the_same_root(engine, names, batch):
+    rows = [(name, HEAD, name * 3) for name in names]
+    before = building.BATCH_BYTES
+    building.BATCH_BYTES = batch  # a handful of rows
+    try:
+        builder = MapBuilder(engine.objects)
+        for row in rows:
+            builder.add([row], len(row[2]))
+        root, sums = builder.finish()
+    finally:
+        building.BATCH_BYTES = before
+    expected, _ = apply_edits(engine.objects, EMPTY, [(key, (head, value)) for key, head, value in sorted(rows)])
+    assert root == expected
+    assert sums.count == len(rows)
+    assert list(read.rows(engine.objects.node, root)) == sorted(rows)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_name_that_comes_twice_is_refused(engine, monkeypatch, apart):
+    if apart:  # in two batches, which only meet at the end
+        monkeypatch.setattr(building, "BATCH_BYTES", 1)
+    builder = MapBuilder(engine.objects)
+    builder.add([(b"b", HEAD, b"1")], 1)
+
+    def rest():
+        builder.add([(b"a", HEAD, b"1")], 1)
+        builder.add([(b"b", HEAD, b"2")], 1)
+        builder.finish()
+
+    with pytest.raises(Exists, match="b comes twice"):
+        rest()
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, INLINE_MAX, INLINE_MAX + 1, STAGED_INLINE_MAX, STAGED_INLINE_MAX + 1, 3 * STAGED_INLINE_MAX]
+)
+@pytest.mark.parametrize("start", [0, 100])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_contents_of_any_size_read_back(engine, size, start, wrapped):
+    data = bytes(i * 7 % 251 for i in range(size + start))
+    builder = MapBuilder(engine.objects)
+    head = encode_head(Entry(Kind.FILE, size))
+    contents = BytesSource(memoryview(data)) if wrapped else data
+    builder.add_contents(b"name", head, contents, start, 8)
+    root, _ = builder.finish()
+    entry = decode_entry(*read.get(engine.objects.node, root, b"name"))
+    tree = engine.working_tree("main")
+    assert bytes(tree.content(entry).read(0, size)) == data[start:]
+    # As a commit would keep it: nothing but short values in leaves.
+    assert len(entry.value) <= INLINE_MAX
+
+
+@QUICK
+@given(names=st.sets(st.binary(min_size=1, max_size=3), max_size=200), key=st.binary(min_size=1, max_size=4))
+def test_a_rank_counts_the_keys_before(engine, names, key):
+    rows = [(name, HEAD, bytes(300)) for name in sorted(names)]
+    root, _ = apply_edits(engine.objects, EMPTY, [(name, (head, value)) for name, head, value in rows])
+    for each in (key, *sorted(names)[::17]):
+        assert read.rank(engine.objects.node, root, each) == sum(name < each for name in names)
