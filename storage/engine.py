@@ -87,6 +87,7 @@ class Engine(References):
         self.objects = Objects(index, self._segments, self._log)
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
+        self._pins = Pins(folder(path) / "pins", index, self._origin)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
         merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
@@ -100,10 +101,10 @@ class Engine(References):
             self._origin,
             self.author,
             self._segments,
+            self._pins,
         )
         revisions = Revisions(index, self._segments, self._refs, self.objects)
         super().__init__(parts, WriterLocks(index, self._refs), revisions)
-        self._pins = Pins(index, self._origin)
         self._trees: dict[str, WorkingTree] = {}
         self._lock = threading.Lock()
         self._closed = False

@@ -39,6 +39,7 @@ from storage.stores.merge_record import MergeState
 from storage.stores.merge_state import read_state, require_resolved
 from storage.stores.merging import Merger
 from storage.stores.objects import Objects
+from storage.stores.pins import Pins
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
 from storage.stores.transaction import Committer, root_of
@@ -67,6 +68,7 @@ class Parts:
     origin: bytes
     author: Author
     segments: Segments
+    pins: Pins
 
 
 class WorkingReader:

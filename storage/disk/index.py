@@ -64,7 +64,6 @@ _TABLES = (
     "ends",
     "journals",
     "condemned",
-    "pins",
 )
 _NUMBER = 8
 _Key = tuple[int, int, int]
@@ -95,8 +94,6 @@ class Index:
     """segment id + id of a branch's root → highest sequence number it stages."""
     condemned: Table
     """digest of an object that nothing led to → when gc saw that, in ns. Who stores it meanwhile stores it anew."""
-    pins: Table
-    """process id + engine + commit → the process that reads it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

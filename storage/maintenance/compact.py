@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from storage.disk import files
 from storage.disk.index import Txn, number_key
@@ -75,7 +76,8 @@ def compact(parts: Parts, on_progress: Progress | None = None) -> Compaction:
     Segments that another process appends to are left for the next time, as are damaged ones, which are reported.
     """
     report = Compaction()
-    _remove_unknown(parts, report)
+    for segment, path in parts.segments.paths().items():
+        _remove_unknown(parts, segment, path, report)
     # On a full disk the dead ones must go before there is room for a copy.
     todo = sorted(sparse_segments(parts, frozenset()), key=lambda found: found.copied)
     total = sum(found.copied for found in todo)
@@ -87,13 +89,42 @@ def compact(parts: Parts, on_progress: Progress | None = None) -> Compaction:
     return report
 
 
-def sparse_segments(parts: Parts, dying: Set[bytes]) -> Iterator[Sparse]:
-    """The log segments worth rewriting if the objects `dying` had no rows."""
+def preview(parts: Parts, dying: Set[bytes], report: Compaction, *, renewed: bool) -> None:
+    """What `compact` would do if the objects `dying` had no rows, and, if `renewed`, there were a later note of gc."""
+    for segment, path in parts.segments.paths().items():
+        if not _is_known(parts, segment) and path.stat().st_size and not _is_busy(path):
+            report.removed += 1
+            report.freed += path.stat().st_size
+    for found in sparse_segments(parts, dying, renewed=renewed):
+        parts.log.release(found.segment)
+        if _is_busy(parts.segments.path(found.segment, SegmentKind.LOG)):
+            report.busy += 1
+        else:
+            report.add(found)
+
+
+def _is_busy(path: Path) -> bool:
+    """Whether somebody appends to a segment."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def sparse_segments(parts: Parts, dying: Set[bytes], *, renewed: bool = False) -> Iterator[Sparse]:
+    """The log segments worth rewriting if the objects `dying` had no rows, and, if `renewed`, there were a later note of gc."""
     index = parts.index
     live: Counter[int] = Counter()
     records: Counter[int] = Counter()
     with index.read() as txn:
-        for place in _live_places(parts, txn, dying):
+        for place in _live_places(parts, txn, dying, renewed=renewed):
             live[place.segment] += place.length + RECORD_SIZE
             records[place.segment] += 1
         ends = [(int.from_bytes(key, "big"), END.unpack(row)[0]) for key, row in index.scan(txn, index.ends, b"")]
@@ -106,8 +137,8 @@ def sparse_segments(parts: Parts, dying: Set[bytes]) -> Iterator[Sparse]:
             yield found
 
 
-def _live_places(parts: Parts, txn: Txn, dying: Set[bytes]) -> Iterator[Place]:
-    """Where every record lies that the index leads to, but for the objects `dying`."""
+def _live_places(parts: Parts, txn: Txn, dying: Set[bytes], *, renewed: bool) -> Iterator[Place]:
+    """Where every record lies that the index leads to, but for the objects `dying`, and the note of gc if it is `renewed`."""
     index = parts.index
     for key, row in index.scan(txn, index.objects, b""):
         if key not in dying:
@@ -115,31 +146,30 @@ def _live_places(parts: Parts, txn: Txn, dying: Set[bytes]) -> Iterator[Place]:
     for _, value in index.scan(txn, index.operations, b""):
         yield operation_place(value)
     note = txn.get(COLLECTION, db=index.meta)
-    if note is not None:
+    if note is not None and not renewed:
         yield operation_place(note)
 
 
-def _remove_unknown(parts: Parts, report: Compaction) -> None:
-    """Delete segment files that the index does not know: a rewriting or a commit was killed just before it was done."""
-    for segment, path in parts.segments.paths().items():
-        if _is_known(parts, segment):
-            continue
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            size = os.fstat(fd).st_size
-            # An empty one is being made: its maker is about to take the lock.
-            if size and not _is_known(parts, segment):
-                files.remove(path)
-                report.removed += 1
-                report.freed += size
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(fd)
+def _remove_unknown(parts: Parts, segment: int, path: Path, report: Compaction) -> None:
+    """Delete a segment file that the index does not know: a rewriting or a commit was killed just before it was done."""
+    if _is_known(parts, segment):
+        return
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        size = os.fstat(fd).st_size
+        # An empty one is being made: its maker is about to take the lock.
+        if size and not _is_known(parts, segment):
+            files.remove(path)
+            report.removed += 1
+            report.freed += size
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
 
 
 def _is_known(parts: Parts, segment: int) -> bool:

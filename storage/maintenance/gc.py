@@ -27,7 +27,7 @@ from storage.disk.segments import RECORD_SIZE, SegmentKind
 from storage.engine import Engine
 from storage.errors import CollectorRuns
 from storage.home import folder
-from storage.maintenance.compact import Compaction, compact, sparse_segments
+from storage.maintenance.compact import Compaction, compact, preview
 from storage.maintenance.reachable import Reachable, Roots, add_pins, roots_since, settled_roots
 from storage.model.digest import Digest
 from storage.stores.objects import object_place
@@ -164,7 +164,6 @@ class _Collector:
                         txn.put(digest, now, overwrite=False, db=index.condemned)
         with self._parts.committer.turn(), self._parts.log.change(SegmentKind.LOG) as txn:
             self._last_look(txn)
-            self._drop_dead_pins(txn)
             self._spare(txn)
             gone = self._unreachable_commits(txn)
             if gone:
@@ -177,10 +176,9 @@ class _Collector:
     def sweep(self, grace: int) -> Collection:
         """Delete what was marked at least `grace` ns ago and nothing leads to."""
         report = Collection(dry_run=False)
-        index, until = self._index, self._policy.now() - grace
+        index, until = self._index, self._until(grace, report)
         with index.read() as txn:
             rows = [(Digest(key), int.from_bytes(when, "big")) for key, when in index.scan(txn, index.condemned, b"")]
-            report.pins = sum(alive for _, _, alive in pinned(index, txn))
         for batch in _batches([digest for digest, when in rows if when <= until]):
             # In turn: a commit or merge may have found stored what no ref leads to yet.
             with self._parts.committer.turn(), index.write() as txn:
@@ -207,10 +205,11 @@ class _Collector:
     def preview(self, *, others: bool) -> Collection:
         """What a gc would do now."""
         report = Collection(dry_run=True)
-        until = self._policy.now() - (self._policy.grace if others else 0)
+        now = self._policy.now()
+        until = self._until(self._policy.grace if others else 0, report)
         dying: set[Digest] = set()
         for digest, size, when in self._unreachable():
-            if not others or (when is not None and when <= until):
+            if (now if when is None else when) <= until:
                 dying.add(digest)
                 report.deleted += 1
                 report.deleted_bytes += size
@@ -218,11 +217,16 @@ class _Collector:
                 report.waiting += 1
                 report.waiting_bytes += size
         with self._index.read() as txn:
-            report.pins = sum(alive for _, _, alive in pinned(self._index, txn))
             report.commits = self._unreachable_commits(txn)
-        for found in sparse_segments(self._parts, dying):
-            report.compaction.add(found)
+        preview(self._parts, dying, report.compaction, renewed=bool(report.commits))
         return report
+
+    def _until(self, grace: int, report: Collection) -> int:
+        """What was marked up to that time may go: `grace` ago, and before any work began that has not named all of it yet."""
+        found = pinned(self._parts.segments.folder.parent / "pins")
+        report.pins = len(found.digests)
+        until = self._policy.now() - grace
+        return until if found.since is None else min(until, found.since - 1)
 
     def tell_others(self) -> None:
         """Wake processes that follow changes: they close the files that are gone."""
@@ -253,9 +257,6 @@ class _Collector:
                 if key in self.marked.digests or txn.get(key, db=self._index.objects) is None
             ],
         )
-
-    def _drop_dead_pins(self, txn: Txn) -> None:
-        _delete_all(txn, self._index.pins, [key for key, _, alive in pinned(self._index, txn) if not alive])
 
 
 def _batches(digests: list[Digest]) -> Iterator[list[Digest]]:

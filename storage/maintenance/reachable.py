@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from storage.disk.index import HORIZON, Txn
+from storage.disk.segments import RecordKind
 from storage.errors import Corrupt, NotFound
 from storage.model.chunking import decode_chunks
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
@@ -19,7 +20,7 @@ from storage.model.records import (
     decode_refs_record,
 )
 from storage.stores.merge_record import decode_state
-from storage.stores.objects import Objects
+from storage.stores.objects import Objects, object_kind
 from storage.stores.pins import pinned
 from storage.stores.refs import MERGE, commits_of, operation_place
 from storage.stores.staging import ROW, decode_row
@@ -156,10 +157,11 @@ def roots_since(parts: Parts, txn: Txn, since: int, horizon: int) -> Roots:
 
 def add_pins(parts: Parts, txn: Txn, roots: Roots) -> None:
     """Add what live processes have pinned: commits, and contents of files."""
-    for _, digest, alive in pinned(parts.index, txn):
-        if alive:
-            is_commit = txn.get(digest, db=parts.index.commits) is not None
-            (roots.commits if is_commit else roots.objects).add(digest)
+    for digest in pinned(parts.segments.folder.parent / "pins").digests:
+        row = txn.get(digest, db=parts.index.objects)
+        # Not whether it is listed: somebody may have pinned it while gc took it from the list.
+        if row is not None:
+            (roots.commits if object_kind(row) == RecordKind.COMMIT else roots.objects).add(digest)
 
 
 def _add_row(parts: Parts, data: bytes, roots: Roots) -> None:

@@ -40,6 +40,12 @@ def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int)
     return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
 
 
+def object_kind(row: bytes) -> int:
+    """What an object is (RecordKind), from its index row; Corrupt."""
+    _parsed(row)
+    return int(OBJECT_ROW.unpack(row)[4])
+
+
 def _parsed(row: bytes) -> tuple[Place, int, int, int]:
     try:
         segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
