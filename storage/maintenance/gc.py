@@ -28,7 +28,7 @@ from storage.engine import Engine
 from storage.errors import CollectorRuns
 from storage.home import folder
 from storage.maintenance.compact import Compaction, compact, preview
-from storage.maintenance.reachable import Reachable, Roots, add_pins, roots_since, settled_roots
+from storage.maintenance.reachable import Reachable, Roots, add_pins, gives_up_work, roots_since, settled_roots
 from storage.model.digest import Digest
 from storage.stores.objects import object_place
 from storage.stores.pins import pinned
@@ -129,11 +129,13 @@ class _Collector:
         self.marked = Reachable(self._parts.objects, marked)
         self._seen = 0
         self._horizon = 0
+        self._gives_up = False
         self._look()
 
     def _look(self) -> None:
         """The long look at everything, which holds up nobody."""
         roots, self._horizon = settled_roots(self._parts, self._policy.now() - self._policy.keep)
+        self._gives_up = gives_up_work(self._parts, self._horizon)
         self.marked.add(roots)
         self._seen = roots.upto
 
@@ -166,7 +168,7 @@ class _Collector:
             self._last_look(txn)
             self._spare(txn)
             gone = self._unreachable_commits(txn)
-            if gone:
+            if gone or self._gives_up:
                 append_collection(index, self._parts.log, txn, self._horizon)
             for digest in gone:
                 txn.delete(digest, db=index.commits)
@@ -218,7 +220,7 @@ class _Collector:
                 report.waiting_bytes += size
         with self._index.read() as txn:
             report.commits = self._unreachable_commits(txn)
-        preview(self._parts, dying, report.compaction, renewed=bool(report.commits))
+        preview(self._parts, dying, report.compaction, renewed=bool(report.commits) or self._gives_up)
         return report
 
     def _until(self, grace: int, report: Collection) -> int:

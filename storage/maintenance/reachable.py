@@ -189,6 +189,18 @@ def _horizon(parts: Parts, txn: Txn, keep_since: int) -> int:
     return max(first, index.number(txn, HORIZON))
 
 
+def gives_up_work(parts: Parts, horizon: int) -> bool:
+    """Whether operations below `horizon` name working trees that could come back so far."""
+    index = parts.index
+    with index.read() as txn:
+        before = index.number(txn, HORIZON)
+        return any(
+            decode_refs_record(parts.segments.read(operation_place(place))).kept
+            for sequence, place in index.scan(txn, index.operations, b"")
+            if before <= int.from_bytes(sequence, "big") < horizon
+        )
+
+
 def _add_operation(parts: Parts, place: bytes, roots: Roots) -> None:
     """Add what an operation names: refs before and after it, and working trees that come back when it is taken back."""
     record = decode_refs_record(parts.segments.read(operation_place(place)))

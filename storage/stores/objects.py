@@ -301,18 +301,26 @@ class Objects:
     def _append(self, records: Sequence[Record]) -> None:
         with self._log.objects(records) as (txn, placed):
             for record, (place, check) in zip(records, placed, strict=True):
-                if txn.delete(record.digest, db=self._index.condemned):
+                if not self._is_kept(txn, record.digest):
                     # gc may have the old copy's segment half rewritten: the new copy is the one that stays.
+                    txn.delete(record.digest, db=self._index.condemned)
                     txn.delete(record.digest, db=self._index.objects)
                 index_object(
                     self._index, txn, record.kind, record.codec, record.raw_length, record.digest, place, check
                 )
 
     def _is_kept(self, txn: Txn, digest: Digest) -> bool:
-        """Whether an object is stored, and not about to be deleted."""
-        if txn.get(digest, db=self._index.objects) is None:
+        """Whether an object is stored, and neither it nor what it stands on is about to be deleted."""
+        row = txn.get(digest, db=self._index.objects)
+        if row is None or txn.get(digest, db=self._index.condemned) is not None:
             return False
-        return txn.get(digest, db=self._index.condemned) is None
+        if _parsed(row)[2] != Codec.DELTA:
+            return True
+        try:
+            delta = self.delta(digest)
+        except (Corrupt, NotFound):
+            return False
+        return delta is None or all(self._is_kept(txn, base) for base in delta.bases)
 
 
 def index_object(

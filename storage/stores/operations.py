@@ -246,7 +246,7 @@ class Operations:
     def _require_kept(self, txn: Txn, plan: Plan) -> None:
         """NotFound where working trees are to come back that gc has taken."""
         coming = [*plan.works, *(ref for _, ref in plan.appearing if ref.root_id in plan.kept)]
-        if coming and plan.oldest < self._index.number(txn, HORIZON):
+        if coming and 0 < plan.oldest < self._index.number(txn, HORIZON):
             raise NotFound("the working trees of that time are gone: gc keeps them for the time given by its --keep")
 
     def _replacing(self, txn: Txn, work: Work, folded: Folded) -> Fence:

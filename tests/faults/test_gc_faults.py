@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from storage.engine import Engine
+from storage.formats.base import File
+from storage.importing import import_items
 from storage.maintenance.gc import Policy, gc
 from storage.maintenance.verify import verify
 from storage.model.samples import BytesSource
 from storage.snapshot import Snapshot
+from storage.stores.merging import Outcome
 from storage.working import WorkingReader
+from storage.worktree import WorkingTree
 from tests.conftest import ADA
 from tests.faults.power import materialised, recorded
 
@@ -118,6 +122,35 @@ def prepared(path: Path, rng: random.Random) -> None:
         tree.put_file((b"d", b"staged"), BytesSource(rng.randbytes(200_000)))
         tree.put_file((b"d", b"short"), BytesSource(rng.randbytes(20_000)))
         tree.remove((b"7",))
+        # Only the later version needs what is stored of the earlier one.
+        earlier = rng.randbytes(250_000)
+        tree.put_file((b"delta",), BytesSource(earlier))
+        tree.put_file((b"delta",), BytesSource(earlier[:1000] + b"changed" + earlier[1000:]))
+        assert tree.objects.delta(tree.open((b"delta",))[1].chunks[0].digest) is not None
+        plant(tree, rng)
+        taken_back(engine, rng)
+
+
+def plant(tree: WorkingTree, rng: random.Random) -> None:
+    """A directory that is one staged row."""
+    items = [File((b"%d" % number,), BytesSource(rng.randbytes(9000)), "", 1) for number in range(3)]
+    import_items(tree, items, "planted")
+
+
+def taken_back(engine: Engine, rng: random.Random) -> None:
+    """A commit taken back, whose tree the working tree lies over; a merge under way whose other side has no branch."""
+    start = engine.branches()["main"]
+    tips = {}
+    for name in ("soft", "ours", "theirs"):
+        engine.create_branch(name)
+        tree = engine.working_tree(name)
+        tree.put_file((b"0",), BytesSource(rng.randbytes(30_000)))
+        tree.put_file((b"of " + name.encode(),), BytesSource(rng.randbytes(100_000)))
+        tips[name] = tree.commit(name)
+    engine.reset_soft("soft", start)
+    done = engine.merging("ours").merge(tips["theirs"], leave_open=True)
+    assert done.outcome is Outcome.UNDER_WAY
+    engine.remove_branch("theirs", force=True)
 
 
 @pytest.mark.parametrize("moment, index", [("early", "kept"), ("late", "kept"), ("late", "deleted")])

@@ -15,7 +15,7 @@ from tests.faults.test_gc_faults import contents
 
 SECONDS = 6
 
-# Few different contents, so that what one stores is often what gc is just taking from another.
+# Few different contents, so that what one stores is often what gc is just taking from another, or a delta against it.
 WRITER = """
     import random, sys, time
     from storage.engine import Engine
@@ -24,7 +24,9 @@ WRITER = """
 
     path, me, end = sys.argv[1], sys.argv[2], float(sys.argv[3])
     rng = random.Random(me)
-    bodies = [random.Random(i).randbytes(70_000 + 40_000 * i) for i in range(6)]
+    base = random.Random(0).randbytes(270_000)
+    bodies = [random.Random(i).randbytes(70_000 + 40_000 * i) for i in range(3)]
+    bodies += [base[:40_000 * i] + b"other" * i + base[40_000 * i:] for i in range(4)]
     engine = Engine.open(path)
     expected = {}
     while time.time() < end:
@@ -78,7 +80,9 @@ def test_no_writer_loses_anything(repository):
     said = {name: writer.communicate(timeout=60)[0] for name, writer in writers.items()}
     assert all(writer.returncode == 0 for writer in writers.values()), said
     assert collected > 10
-    bodies = [random.Random(i).randbytes(70_000 + 40_000 * i) for i in range(6)]
+    base = random.Random(0).randbytes(270_000)
+    bodies = [random.Random(i).randbytes(70_000 + 40_000 * i) for i in range(3)]
+    bodies += [base[: 40_000 * i] + b"other" * i + base[40_000 * i :] for i in range(4)]
     for _ in range(2):
         with Engine.open(repository) as engine:
             assert verify(engine) == []
