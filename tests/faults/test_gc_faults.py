@@ -24,7 +24,7 @@ from storage.stores.merging import Outcome
 from storage.working import WorkingReader
 from storage.worktree import WorkingTree
 from tests.conftest import ADA
-from tests.faults.power import materialised, recorded
+from tests.faults.power import MOODS, materialised, rebooted, recorded
 
 AT_ONCE = Policy(keep=0, grace=0)
 
@@ -193,30 +193,33 @@ def memory() -> Iterator[Path]:
 def test_a_power_loss_at_every_step(memory, seed, others):
     """What was staged and not synced may be lost, as ever; what was synced is there, over which state it may be."""
     rng = random.Random(seed)
-    original = memory / "original"
+    disk_folder = memory / "disk"
+    disk_folder.mkdir()
+    original = disk_folder / "original"
     Engine.create(original, ADA).close()
     prepared(original, rng)
     synced = picture(original)
     checked = 0
-    home = original / ".arborfs"
     opened = Engine.open(original)
-    with recorded(home) as disk:
+    with recorded(disk_folder) as disk:
         opened._syncer.stop()
         tree = opened.working_tree("main")
         # Over what is synced, so that the chunks of the staged version below are dead to the index alone.
         tree.put_file((b"d", b"staged"), BytesSource(b"not synced"))
         now = {**synced["main"], (b"d", b"staged"): b"not synced"}
         if not others:
-            opened._presence.leave(lambda: None)  # gc is to believe that nobody else is here
+            opened.close()
+            synced["main"] = now
 
         def lose_power() -> None:
             nonlocal checked
             quiet, disk.on_change = disk.on_change, lambda: None
-            for _ in range(8):
+            for _ in range(6):
                 left = memory / "left"
                 left.mkdir()
-                materialised(disk.left(rng), left / ".arborfs")
-                found = picture(left)
+                materialised(disk.left((rng.choice(MOODS), rng.choice(MOODS)), rng), left)
+                with rebooted():
+                    found = picture(left / "original")
                 assert found.pop("main") in (synced["main"], now), f"state {checked}"
                 assert found == {key: value for key, value in synced.items() if key != "main"}, f"state {checked}"
                 shutil.rmtree(left)
@@ -226,5 +229,6 @@ def test_a_power_loss_at_every_step(memory, seed, others):
         disk.on_change = lose_power
         done = gc(original, AT_ONCE)
         disk.on_change = lambda: None
+        opened.close()
     assert done.deleted_bytes > 1_000_000
     assert checked > 40

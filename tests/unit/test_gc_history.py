@@ -224,7 +224,7 @@ def test_an_import_under_way_keeps_what_it_has_stored(repository):
         gc(repository, AT_ONCE)
         assert read(tree, "d", "0") == FIRST and read(tree, "d", "2") == b"last" * 5000
         assert verify(engine) == []
-        tree.remove_directory((b"d",), recursive=True)
+        tree.remove_tree((b"d",))
     assert gc(repository, AT_ONCE).deleted >= 3
 
 
