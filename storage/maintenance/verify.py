@@ -155,7 +155,7 @@ class _Verification:
         if row != met.row:
             self._report(f"the index is wrong about object {hexed(met.digest)}", met.digest, "the index", REBUILD)
         if met.wrong:
-            segment, offset, _, _ = met.place
+            segment, offset = met.place.segment, met.place.offset
             self._damaged.setdefault(segment, []).append(offset)
             self._report(described(met), met.digest, f"segment {segment:08x} at byte {offset}")
 

@@ -187,7 +187,7 @@ def replay(
     Takes in what commits they name. Staged rows count whose chunks all have a row of the table `objects`, by `row_of`.
     """
     # A change may stand in two segments when gc was cut short while it rewrote one.
-    once = {change.sequence: change for change in sorted(changes, key=lambda c: c.place, reverse=True)}
+    once = {change.sequence: change for change in sorted(changes, key=lambda c: (c.place.segment, c.place.offset), reverse=True)}
     ordered = sorted(once.values(), key=lambda change: change.sequence)
     staging = Staging(index, segments)
     fenced = _fenced(segments, ordered)
