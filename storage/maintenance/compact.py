@@ -266,10 +266,7 @@ class _Rewriting:
             assert record.payload is not None
             kind, parts = RecordKind(record.kind), [record.payload]
             records.append(Record(kind, parts, record.raw_length, record.digest, record.sequence, record.codec))
-        start = new.end
         placed = new.append(records) if records else []
-        # The kernel begins to write now, while the next are read, and not when all is to be synced.
-        os.posix_fadvise(new.fd, start, new.end - start, os.POSIX_FADV_DONTNEED)
         for record, (place, _) in zip(batch, placed, strict=True):
             _release(record)
             self._moved.append((record, place))

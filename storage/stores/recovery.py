@@ -187,7 +187,8 @@ def replay(
     Takes in what commits they name. Staged rows count whose chunks all have a row of the table `objects`, by `row_of`.
     """
     # A change may stand in two segments when gc was cut short while it rewrote one.
-    once = {change.sequence: change for change in sorted(changes, key=lambda c: (c.place.segment, c.place.offset), reverse=True)}
+    last_first = sorted(changes, key=lambda change: (change.place.segment, change.place.offset), reverse=True)
+    once = {change.sequence: change for change in last_first}
     ordered = sorted(once.values(), key=lambda change: change.sequence)
     staging = Staging(index, segments)
     fenced = _fenced(segments, ordered)
