@@ -271,7 +271,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="arborfs-bench-") as folder:
             rows = groups[group](Path(folder), arguments.runs, figures)
         for what, measured, ratio, goal in rows:
-            print(f"{what:44}{measured:>20}  {ratio:38}{goal}", flush=True)
+            print(f"{what:44}{measured:>20}  {ratio:37} {goal}", flush=True)
         everything[group] = figures
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, indent=1))

@@ -104,12 +104,10 @@ def bindfs(source: Path, point: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bare_pyfuse3(point: Path) -> Iterator[int]:
-    """A file system of empty files in memory on pyfuse3 alone."""
+def bare_pyfuse3(point: Path, count: int = REQUESTS) -> Iterator[int]:
+    """A file system of so many files in memory on pyfuse3 alone, in a folder `files`."""
     point.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(REQUESTS)]
-    )
+    process = subprocess.Popen([sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(count)])
     while not (point / "files").is_dir():
         time.sleep(0.01)
     try:

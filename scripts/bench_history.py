@@ -11,14 +11,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from bench_common import Figures, Row, arborfs, medians, raw_lmdb, seconds, synced
 from bench_history_mount import mount_figures, mount_rows
-from bench_ingest import DTYPE, SHAPE, name_of, values
+from bench_ingest import DTYPE, SHAPE, human, name_of, values
 from bench_versions import versions
 
 from storage import Repository
@@ -78,7 +79,10 @@ def _many(count: int) -> int:
 
 
 def _changes(folder: Path, count: int, runs: int, figures: Figures) -> None:
-    """Commits after one change and after many, what they take on the disk, and the diff of each to the one before."""
+    """Commits after one change and after many, what they take on the disk, and the diff of each to the one before.
+
+    Diffs are made in a repository that was just opened: nothing of it is kept in memory.
+    """
     change = _Scattered(count, 1)
     for word, changes, times in (("1", 1, runs * 5), ("many", _many(count), runs)):
         with Repository(folder) as repo, repo.checkout(write=True) as co:
@@ -87,23 +91,23 @@ def _changes(folder: Path, count: int, runs: int, figures: Figures) -> None:
             before = repo.size_nbytes
             for _ in range(times):
                 change(dataset, changes)
-                took = seconds(lambda: commits.append(co.commit("changed")))  # noqa: B023
-                figures.setdefault(f"commit {word}/{count}", []).append(took)
+                _measure(figures, f"commit {word}/{count}", lambda: commits.append(co.commit("changed")))  # noqa: B023
                 figures.setdefault(f"fsync/{count}", []).append(seconds(lambda: synced(folder / "plain")))
             (folder / "plain").unlink()
             figures[f"growth {word}/{count}"] = [(repo.size_nbytes - before) / times / 1024]
         for old, new in list(pairwise(commits))[:runs]:
-            figures.setdefault(f"diff {word}/{count}", []).append(_diff(folder, old, new, changes))
+            with Repository(folder) as repo, repo.checkout(commit=old) as co:
+                found: list[int] = []
+                _measure(figures, f"diff {word}/{count}", lambda: found.append(len(co.diff.commit(new).diff)))  # noqa: B023
+            if found != [changes]:
+                raise SystemExit(f"a diff of {changes} changes found {found}")
 
 
-def _diff(folder: Path, old: str, new: str, expected: int) -> float:
-    """Seconds for a diff in a repository that was just opened: nothing of it is kept in memory."""
-    with Repository(folder) as repo, repo.checkout(commit=old) as co:
-        found: list[int] = []
-        took = seconds(lambda: found.append(len(co.diff.commit(new).diff)))
-    if found != [expected]:
-        raise SystemExit(f"a diff of {expected} changes found {found}")
-    return took
+def _measure(figures: Figures, what: str, work: Callable[[], object]) -> None:
+    """How long it takes, and its CPU time: that shows growth also where most of the time is the disk's."""
+    used = time.process_time()
+    figures.setdefault(what, []).append(seconds(work))
+    figures.setdefault(f"CPU of {what}", []).append(time.process_time() - used)
 
 
 def _merges(folder: Path, count: int, runs: int, figures: Figures) -> None:
@@ -119,8 +123,7 @@ def _merges(folder: Path, count: int, runs: int, figures: Figures) -> None:
                         change(co.datasets["samples"], changes)
                         co.commit(f"on {branch}")
             with Repository(folder) as repo, repo.checkout(write=True) as co:
-                took = seconds(lambda: co.merge("both", side))  # noqa: B023
-            figures.setdefault(f"merge {word}/{count}", []).append(took)
+                _measure(figures, f"merge {word}/{count}", lambda: co.merge("both", side))  # noqa: B023
 
 
 def _opening(folder: Path, count: int, runs: int, figures: Figures) -> None:
@@ -151,11 +154,6 @@ def _opened(folder: Path) -> float:
         return seconds(opened)
 
 
-def human(count: int) -> str:
-    """A size as people say it."""
-    return f"{count // 1_000_000} M" if count >= 1_000_000 else f"{count // 1_000} k"
-
-
 _TIMES = {
     "commit 1": ("commit after 1 change", "<= 5 ms; <= 1.5 x"),
     "commit many": ("commit after 1,000 changes", "<= 500 ms"),
@@ -179,7 +177,9 @@ def _rows(m: dict[str, float], sizes: Sequence[int]) -> list[Row]:
     rows: list[Row] = [("write and fsync 4 KiB, three times", f"{fsync * 1e3:.2f} ms", "", "")]
     for key, (what, goal) in _TIMES.items():
         took = m[f"{key}/{most}"]
-        floor = f", {took / fsync:.1f} x fsyncs" if key.split()[0] in ("commit", "merge") else ""
+        used = f"CPU of {key}"
+        floor = f" (CPU {m[f'{used}/{most}'] / m[f'{used}/{least}']:.2f} x)" if f"{used}/{most}" in m else ""
+        floor += f", {took / fsync:.1f} x fsyncs" if key.split()[0] in ("commit", "merge") else ""
         rows.append((f"{what}, {at}", f"{took * 1e3:.1f} ms", growth(key) + floor, goal))
     for word, what, goal in (("1", "1", "<= 64 KiB"), ("many", "1,000", "")):
         key = f"growth {word}"

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_common import Figures, Row, drop_caches, mounted, seconds
-from bench_ingest import FEW, name_of
+from bench_common import Figures, Row, bare_pyfuse3, cpu, drop_caches, mounted, seconds
+from bench_ingest import FEW, human, name_of
 
 LOOKUPS = 500
 LISTINGS = {"ls -U": ("ls", "-U"), "ls -lU": ("ls", "-lU")}
@@ -29,8 +29,11 @@ def mount_figures(work: Path, repo: Path, count: int, runs: int, figures: Figure
             _memory(place, point / below / "samples", daemon, count, figures)
         with mounted(repo, point):
             _lookups(place, point / below, count, runs, figures)
-    with mounted(repo, point):
-        folders = {"ext4": plain} | {place: point / below / "samples" for place, below in PLACES.items()}
+    bare = work / "bare"
+    with mounted(repo, point), bare_pyfuse3(bare, count):
+        folders = {"ext4": plain, "pyfuse3": bare / "files"} | {
+            place: point / below / "samples" for place, below in PLACES.items()
+        }
         for _ in range(runs if count <= 100_000 else 1):
             for what, command in LISTINGS.items():
                 for place, folder in folders.items():
@@ -60,14 +63,12 @@ def _resident(pid: int) -> float:
 
 
 def _settled(pid: int) -> float:
-    """Its memory as soon as that has not changed for a second."""
-    found = _resident(pid)
-    while True:
+    """Its memory as soon as it has had nothing to do for a second: what the kernel forgets it hears of by and by."""
+    used = 0.0
+    while cpu(pid) - used > 0.01:
+        used = cpu(pid)
         time.sleep(1)
-        now = _resident(pid)
-        if now == found:
-            return now
-        found = now
+    return _resident(pid)
 
 
 def _lookups(place: str, tree: Path, count: int, runs: int, figures: Figures) -> None:
@@ -87,18 +88,18 @@ def mount_rows(m: dict[str, float], sizes: Sequence[int]) -> list[Row]:
     rows: list[Row] = []
     for what in LISTINGS:
         for place in PLACES:
-            ratios = {count: m[f"{what} {place}/{count}"] / m[f"{what} ext4/{count}"] for count in (least, most)}
-            beside = f"{ratios[most]:.2f} x ext4, {ratios[least]:.2f} x at {least:,}"
-            rows.append(
-                (f"{what} of {most:,} entries, {place}", f"{m[f'{what} {place}/{most}']:.2f} s", beside, "<= 4 x ext4")
-            )
+            took = m[f"{what} {place}/{most}"]
+            small = m[f"{what} {place}/{least}"] / m[f"{what} ext4/{least}"]
+            beside = f"{took / m[f'{what} ext4/{most}']:.2f} x ext4 ({small:.2f} x {human(least)}), "
+            beside += f"{took / m[f'{what} pyfuse3/{most}']:.2f} x pyfuse3"
+            rows.append((f"{what} of {human(most)} entries, {place}", f"{took:.2f} s", beside, "<= 4 x ext4"))
     for place, goal in (("snapshot", "<= 100 MB"), ("branch", "<= 300 MB")):
         key = f"memory {place}"
-        what = f"daemon's growth by find in {most:,}, {place}"
-        left = f"{m[f'{key} forgotten/{most}']:.0f} MB when forgotten, {m[f'{key}/{least}']:.0f} MB at {least:,}"
+        what = f"daemon's growth by find in {human(most)}, {place}"
+        left = f"{m[f'{key} forgotten/{most}']:.0f} MB when forgotten, {m[f'{key}/{least}']:.0f} MB at {human(least)}"
         rows.append((what, f"{m[f'{key}/{most}']:.0f} MB", left, goal))
     for place in PLACES:
         took, few = m[f"lookup samples {place}/{most}"], m[f"lookup few {place}/{most}"]
-        what = f"lookup of one name in {most:,}, {place}"
+        what = f"lookup of one name in {human(most)}, {place}"
         rows.append((what, f"{took * 1e6:.0f} us", f"{took / few:.2f} x in {FEW:,}", "<= 2 x"))
     return rows

@@ -24,6 +24,11 @@ def name_of(number: int) -> str:
     return f"{number:07}"
 
 
+def human(count: int) -> str:
+    """A size as people say it."""
+    return f"{count // 1_000_000} M" if count >= 1_000_000 else f"{count // 1_000} k"
+
+
 def values(count: int, seed: int) -> np.ndarray:
     """Samples of 32 incompressible bytes."""
     return np.random.default_rng(seed).random((count, *SHAPE), dtype=DTYPE)
