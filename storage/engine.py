@@ -84,7 +84,9 @@ class Engine(References):
         self.objects = Objects(index, self._segments, self._log)
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
-        committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
+        committer = Committer(
+            index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin, self.author
+        )
         merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
             index,

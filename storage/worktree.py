@@ -519,8 +519,11 @@ class WorkingTree(WorkingReader):
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
-        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
-        return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
+        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit.
+
+        A merge under way ends with it: an empty message is that of the merge then, and a cherry-pick keeps its author.
+        """
+        return self._p.committer.commit(self.branch, message, author, dict(metadata or {}))
 
     def amend(
         self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None

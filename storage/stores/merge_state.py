@@ -6,17 +6,21 @@ was begun and for the merged tree: a branch that was moved or reset meanwhile by
 While it is under way the branch's staged root directory stands on the merged tree instead of the tip's: the conflicting
 paths have what our side had, everything else is merged, and changes are staged over that as ever. So a conflict is
 resolved by what is staged at its path, whoever staged it; what cannot be told from that is noted in `settled`.
+
+A merge that ends with its working tree leaves what it was to the operation that ended it (`folded_state`): over the tree that
+held what was staged as well, with all that was resolved in `settled`. Taking that operation back brings both back.
 """
 
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from storage.disk.index import Txn
 from storage.errors import Corrupt, MergeUnderWay, OpenConflicts
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
-from storage.model.records import MALFORMED, Entry, Kind, decode_entry
+from storage.model.records import MALFORMED, Author, Entry, Kind, decode_entry
 from storage.stores.contents import same_contents
 from storage.stores.objects import Objects
 from storage.stores.refs import MERGE, BranchRef, Refs
@@ -31,7 +35,8 @@ class MergeState(msgspec.Struct, array_like=True, frozen=True):
 
     `ours` is the tip it was begun at; `bases` and `side` are the commits whose trees are compared with it (`side` empty:
     the empty tree); `parent` is the commit's second parent, empty where it gets none; `root` is the merged tree's root,
-    with what our side has where there are conflicts. `conflicts` are paths with the
+    with what our side has where there are conflicts, and whatever was staged over it in a merge that ended and came back.
+    `author` is that of the commit that ends it (name, email), where that is not whoever commits. `conflicts` are paths with the
     word for what happened there, `settled` the numbers of those that were resolved by saying so.
     """
 
@@ -46,10 +51,17 @@ class MergeState(msgspec.Struct, array_like=True, frozen=True):
     time: int
     conflicts: list[tuple[list[bytes], str]]
     settled: list[int] = []
+    author: tuple[str, str] | None = None
 
     def encode(self) -> bytes:
         """As stored in the refs table."""
-        return msgspec.msgpack.encode(self)
+        fields = astuple(self)
+        return msgspec.msgpack.encode(fields if self.author is not None else fields[:-1])
+
+    @property
+    def written_by(self) -> Author | None:
+        """The author of the commit that ends it; None: whoever commits."""
+        return None if self.author is None else Author(*self.author)
 
     def number(self, path: Path) -> int | None:
         """The number of the conflict at `path`; None where there is none."""
@@ -85,6 +97,18 @@ def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchR
     state = decode_state(data)
     known = staging.directory(txn, ref.root_id)
     return state if state.ours == (ref.tip or b"") and known is not None and known.base == state.root else None
+
+
+def folded_state(
+    objects: Objects, staging: Staging, txn: Txn, ref: BranchRef, state: MergeState, root: Entry
+) -> MergeState:
+    """The merge as it holds over `root`, the branch's working tree with all that is staged.
+
+    What was resolved by what is staged is settled: in the tree alone it can no longer be seen.
+    """
+    still = {path for path, _ in open_conflicts(objects, staging, txn, ref, state)}
+    settled = [number for number, (path, _) in enumerate(state.conflicts) if tuple(path) not in still]
+    return replace(state, root=root.root, settled=settled)
 
 
 def require_no_merge(state: MergeState | None, branch: str) -> None:

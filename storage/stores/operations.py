@@ -18,8 +18,20 @@ from storage.errors import BranchInUse, Conflict, NothingToUndo, StagedWork
 from storage.model.digest import Digest
 from storage.model.records import Author, Entry, Fence, Kind, RefsRecord, decode_entry
 from storage.stores.log import Log
+from storage.stores.merge_state import folded_state, read_state
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs, change_refs, fence_of, ref_text, require_refs, stored
+from storage.stores.refs import (
+    BRANCH,
+    HEAD,
+    MERGE,
+    BranchRef,
+    Refs,
+    change_refs,
+    fence_of,
+    ref_text,
+    require_refs,
+    stored,
+)
 from storage.stores.revisions import Operation
 from storage.stores.staging import StagedDirectory, Staging
 from storage.stores.transaction import ATTEMPTS, Committer, Folded, root_of
@@ -217,6 +229,7 @@ class Operations:
             root = plan.kept.get(ref.root_id) or root_of(self._objects, ref.tip)
             fences.append(fence_of(branch, ref.root_id, 0, root))
         going = self._going(txn, plan)
+        left = dict(self._ended(txn, plan, folded))
         change_refs(
             self._index,
             self._log,
@@ -229,8 +242,20 @@ class Operations:
             dropped=[(branch, ref.root_id) for branch, ref in plan.vanishing],
             kept=[(ref.root_id, *stored(folded[branch].root)) for branch, ref in going],
             redrawn=[fence.branch for fence in fences],
+            left=left,
             origin=self._origin,
         )
+
+    def _ended(self, txn: Txn, plan: Plan, folded: Mapping[str, Folded]) -> Iterator[tuple[str, bytes]]:
+        """Merges that end with their working trees, by ref: what they come back as together with those."""
+        for name, old, new in plan.updates:
+            branch = name.removeprefix(MERGE)
+            if name.startswith(MERGE) and old and old != new and branch in folded:
+                ref = self._refs.branch(txn, branch)
+                state = read_state(self._refs, self._staging, txn, branch, ref)
+                if state is not None:
+                    root = folded[branch].root
+                    yield name, folded_state(self._objects, self._staging, txn, ref, state, root).encode()
 
     def _require_head(self, txn: Txn, plan: Plan) -> None:
         after = {name: new for name, _, new in plan.updates}

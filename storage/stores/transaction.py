@@ -38,7 +38,7 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.log import END, Log
-from storage.stores.merge_state import MergeState, read_state, require_no_merge, require_resolved
+from storage.stores.merge_state import MergeState, folded_state, read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
@@ -82,6 +82,7 @@ class Committer:
         refs: Refs,
         staging: Staging,
         origin: bytes,
+        author: Author,
     ) -> None:
         self._index = index
         self._segments = segments
@@ -90,11 +91,13 @@ class Committer:
         self._refs = refs
         self._staging = staging
         self._origin = origin
+        self._author = author
 
-    def commit(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+    def commit(self, branch: str, message: str, author: Author | None, metadata: dict[str, str]) -> Digest:
         """Commit everything staged on `branch` when this is called; durable when it returns.
 
-        NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
+        Without a message or an author, those of a merge under way are taken, and else whoever has the repository open is the
+        author. NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
         """
         return self._until_it_fits(lambda: self._attempt(branch, message, author, metadata))
 
@@ -134,7 +137,7 @@ class Committer:
             return digest
         raise AssertionError("unreachable")
 
-    def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+    def _attempt(self, branch: str, message: str, author: Author | None, metadata: dict[str, str]) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             merging = read_state(self._refs, self._staging, txn, branch, ref)
@@ -143,8 +146,10 @@ class Committer:
             folded = self.fold(txn, ref)
         if folded.is_clean and merging is None:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
-        parents = merging.parents if merging is not None else (ref.tip,) if ref.tip else ()
-        commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
+        parents: tuple[Digest, ...] = (ref.tip,) if ref.tip else ()
+        if merging is not None:
+            parents, message, author = merging.parents, message or merging.message, author or merging.written_by
+        commit = Commit(folded.root, parents, author or self._author, time.time_ns(), message, metadata)
         return self._move(branch, ref, folded, commit, "commit: ", merging)
 
     def _attempt_to_amend(
@@ -181,8 +186,11 @@ class Committer:
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = what + (commit.message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            left = {}
             if merging is not None:
                 updates.append((MERGE + branch, merging.encode(), b""))
+                done = folded_state(self._objects, self._staging, txn, ref, merging, folded.root)
+                left[MERGE + branch] = done.encode()
             txn.put(digest, number_key(commit.time), db=self._index.commits)
             change_refs(
                 self._index,
@@ -193,6 +201,7 @@ class Committer:
                 description=description,
                 updates=updates,
                 fences=[fence],
+                left=left,
                 origin=self._origin,
             )
         return digest
