@@ -228,6 +228,8 @@ class WorkingTree(WorkingReader):
         if new[: len(old)] == old and new != old:
             raise InvalidName(f"{path_text(old)} cannot be moved into itself")
         moved = self._converted(old, new)
+        if old[: len(new)] == new and new != old:
+            raise NotEmpty(f"{path_text(new)} is not empty: {path_text(old)} is in it")
         with self._change() as change:
             source, found = self._existing(change, old_parent, old_name, old)
             target = change.directory(new_parent)
