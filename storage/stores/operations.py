@@ -112,7 +112,7 @@ def inverse(operation: Operation, now: Now) -> Plan:
         found = now(name)
         if not _same(name, found, new):
             raise Conflict(name, ref_text(name, new), ref_text(name, found))
-        updates.append((name, found, _moved(name, found, old)))
+        updates.append((name, found, _moved(name, found, old, new)))
     kept = _kept(record)
     left = {fence.branch: fence for fence in record.fences if fence.root_id in kept}
     works = [
@@ -130,11 +130,14 @@ def _same(name: str, one: bytes, other: bytes) -> bool:
     return one == other
 
 
-def _moved(name: str, found: bytes, target: bytes) -> bytes:
-    """A ref's bytes at its target; a branch that is there keeps its root."""
-    if name.startswith(BRANCH) and found and target:
-        return BranchRef(BranchRef.decode(target).tip, _root_id(found)).encode()
-    return target
+def _moved(name: str, found: bytes, old: bytes, new: bytes) -> bytes:
+    """A ref's bytes where it was before an operation left it as `new`.
+
+    A branch that has gone and come back since keeps the root that it has now.
+    """
+    if name.startswith(BRANCH) and found and old and _root_id(found) != _root_id(new):
+        return BranchRef(BranchRef.decode(old).tip, _root_id(found)).encode()
+    return old
 
 
 def return_to(number: int, operations: Iterator[Operation], now: Mapping[str, bytes]) -> Plan:
