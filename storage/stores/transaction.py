@@ -23,9 +23,10 @@ from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
-from storage.errors import Conflict, Corrupt, NothingToCommit, StorageFailed, StorageFull
+from storage.errors import Conflict, Corrupt, NotFound, NothingToCommit, StorageFailed, StorageFull
 from storage.model.chunking import INLINE_MAX, ChunkRef, encode_chunks
-from storage.model.digest import Digest
+from storage.model.deltas import DELTA_MIN
+from storage.model.digest import Digest, blake
 from storage.model.records import (
     CHUNKED,
     Author,
@@ -37,11 +38,13 @@ from storage.model.records import (
     directory_entry,
     encode_head,
 )
+from storage.stores.contents import chunks_of
 from storage.stores.log import END, Log
 from storage.stores.merge_state import MergeState, folded_state, read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
+from storage.tree import read
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 
@@ -228,7 +231,8 @@ class Committer:
         rows = list(self._staging.rows(txn, directory))
         plain = [(name, row) for name, row in rows if row.kind not in (Kind.STAGED, Kind.REMOVED)]
         values = self._staging.values([row.value for _, row in plain])
-        kept = self._committed_form([row.head for _, row in plain], values)
+        names = [name for name, _ in plain]
+        kept = self._committed_form(known.base, names, [row.head for _, row in plain], values)
         edits: _Edits = [(name, head_and_value) for (name, _), head_and_value in zip(plain, kept, strict=True)]
         for name, row in rows:
             if row.kind is Kind.REMOVED:
@@ -244,16 +248,32 @@ class Committer:
             root, totals.count, totals.samples, totals.size, mtime=like.mtime, attributes=like.attributes
         )
 
-    def _committed_form(self, heads: list[bytes], values: list[bytes]) -> list[tuple[bytes, bytes]]:
+    def _committed_form(
+        self, base: Digest, names: list[bytes], heads: list[bytes], values: list[bytes]
+    ) -> list[tuple[bytes, bytes]]:
         """Heads and values as the tree keeps them: contents too long for a leaf become chunks."""
         long = [i for i, value in enumerate(values) if len(value) > INLINE_MAX and heads[i][0] in _CONTENTS]
         long = [i for i in long if not heads[i][1]]
-        digests = self._objects.put_chunks([values[i] for i in long])
+        replaced = [i for i in long if len(values[i]) > DELTA_MIN and self._put_delta(base, names[i], values[i])]
+        self._objects.put_chunks([values[i] for i in sorted(set(long) - set(replaced))])
         kept = list(zip(heads, values, strict=True))
-        for i, digest in zip(long, digests, strict=True):
-            chunk = encode_chunks([ChunkRef(digest, len(values[i]))])
+        for i in long:
+            chunk = encode_chunks([ChunkRef(blake(values[i]), len(values[i]))])
             kept[i] = (heads[i][:1] + bytes([CHUNKED]) + heads[i][2:], chunk)
         return kept
+
+    def _put_delta(self, base: Digest, name: bytes, value: bytes) -> bool:
+        """Store contents as a delta against those that the tree `base` has under that name; whether that pays."""
+        found = read.get(self._objects.node, base, name)
+        digest = blake(value)
+        if found is None or self._objects.has(digest):
+            return False
+        old = decode_entry(*found)
+        try:
+            chunks = chunks_of(self._objects, old, found[1])
+            return self._objects.put_delta(digest, value, [chunk.digest for chunk in chunks])
+        except (Corrupt, NotFound):
+            return False  # the old version cannot be read: the new one stands for itself
 
     def _fold_child(self, txn: Txn, row: Row, folded: Folded) -> tuple[bytes, bytes]:
         child = self._staging.directory(txn, row.staged_id) or StagedDirectory(EMPTY, 0)
