@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path as Place
 from typing import Any
 
@@ -16,11 +17,13 @@ from storage.engine import Engine
 from storage.errors import ArborError
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
+from storage.merging import Outcome
 from storage.model.digest import Digest
 from storage.model.records import Attributes, Author, Kind
 from storage.model.samples import BytesSource, canonical_header, make_schema
 from storage.restoring import restore
 from storage.snapshot import Snapshot
+from storage.tree.merge import merge
 from storage.worktree import WorkingTree
 from tests.model.history import Model, Step
 from tests.model.plain import File, Folder, Node, Path, facts
@@ -177,6 +180,8 @@ class Player:
             assert happened == expected, f"{step} is to be {'done: ' + refusal if expected else 'refused'}"
         self._note_commit()
         self.check()
+        if name == "merge" and happened and self.model.merging(arguments[0]) is None:
+            self._check_laws(arguments[0], arguments[1])
 
     def _note_commit(self) -> None:
         """Take up the commit that the model made: it is the newest one here."""
@@ -365,6 +370,33 @@ class Player:
         assert state.parents == tuple(self.commits[parent] for parent in expected.parents)
         assert set(self.model.open_at_least(name)) <= set(still) <= set(self.model.open_at_most(name))
 
+    def _check_laws(self, name: str, number: int) -> None:
+        """What was merged is so already; sides can be exchanged; where one did not change, the other is taken."""
+        engine, theirs = self.engine, self.at(number)
+        assert engine.merging(name).merge(theirs).outcome is Outcome.ALREADY
+        tip = self.model.refs.branches[name][0]
+        parents = self.model.commits[tip].parents
+        ours, other = parents if len(parents) == 2 else (tip, self.model.revision(number))
+        bases = [engine.commit_record(self.at(base)).root for base in self.model.bases(ours, other)]
+        sides = [engine.commit_record(self.at(side)).root for side in (ours, other)]
+        load = engine.objects.node
+        one, turned = merge(load, bases, *sides), merge(load, bases, *reversed(sides))
+        assert {c.path for c in one.conflicts} == {c.path for c in turned.conflicts}
+        assert one.conflicts or one.root == turned.root
+        assert merge(load, [sides[0]], *sides).root == sides[1]
+        assert merge(load, [sides[1]], *sides).root == sides[0]
+
+    def _check_differences(self) -> None:
+        """What a comparison tells of two commits made one after the other is what differs between them."""
+        for (old, before), (new, after) in pairwise(zip(self.commits, self.model.commits, strict=True)):
+            assert new is not None
+            one, other = facts(before.tree), facts(after.tree)
+            told = {each.path: each.change for each in self.engine.diff(old, new)}
+            differing = [path for path in one.keys() | other.keys() if one.get(path) != other.get(path)]
+            assert sorted(told) == sorted(differing)
+            for path, change in told.items():
+                assert change == ("added" if path not in one else "removed" if path not in other else "changed")
+
     def check_commits(self) -> None:
         """Every commit that was ever made is what it was."""
         for digest, expected in zip(self.commits, self.model.commits, strict=True):
@@ -377,6 +409,7 @@ class Player:
     def finish(self) -> None:
         """Compare everything once more, and close the repository."""
         self.check_commits()
+        self._check_differences()
         assert verify(self.engine) == []
         self.engine.close()
 
