@@ -84,8 +84,10 @@ STEPS: tuple[tuple[int, str, tuple[Sequence[Any], ...]], ...] = (
 """How often, which step, and what each of its arguments may be."""
 
 
-def disagreement(path: Path, ours: bytes | None, theirs: bytes | None, what: str) -> list[Step]:
-    """Steps after which a merge (or cherry-pick) into main mostly is under way: two branches that parted, and one path."""
+def disagreement(path: Path, ours: bytes | None, theirs: bytes | None, what: str, end: tuple[Step, ...]) -> list[Step]:
+    """Steps after which a merge (or cherry-pick) into main mostly is under way: two branches that parted, and one path. Then
+    those of its `end`.
+    """
     steps: list[Step] = [
         ("commit", "main", "before", ""),
         ("create_branch", "one", "@main"),
@@ -95,11 +97,27 @@ def disagreement(path: Path, ours: bytes | None, theirs: bytes | None, what: str
         steps.append(("write", name, path, data, 7) if data is not None else ("remove", name, path))
         steps.append(("commit", name, f"on {name}", "eve" if name == "one" else ""))
     if what == "merge":
-        return [*steps, ("merge", "main", "@one", True, "merged")]
-    return [*steps, ("transplant", "main", what, "@one", True, "by other means")]
+        return [*steps, ("merge", "main", "@one", True, "merged"), *end]
+    return [*steps, ("transplant", "main", what, "@one", True, "by other means"), *end]
 
 
-DISAGREEMENTS = (PATHS, (b"ours", None), (b"theirs", None), ("merge", "merge", "cherry-pick"))
+UNDO: Step = ("undo",)
+WORK: Step = ("write", "main", (b"b",), b"work", 8)
+RESOLVE: tuple[Step, ...] = tuple(("resolve", "*", number, choice) for number, choice in enumerate(CHOICES))
+ENDS: tuple[tuple[Step, ...], ...] = (
+    (),
+    (UNDO, UNDO),
+    (WORK, UNDO, UNDO),
+    (("abort", "*"), UNDO),
+    (WORK, RESOLVE[0], ("abort", "*"), UNDO, UNDO, UNDO),
+    (RESOLVE[1], ("commit", "*", "", ""), UNDO),
+    (RESOLVE[2], WORK, ("commit", "*", "of its own", "eve"), UNDO, UNDO, UNDO, ("commit", "*", "", "")),
+    (RESOLVE[0], ("reset_hard", "main", "@main"), UNDO),
+    (("reset_soft", "main", 0), UNDO, ("abort", "*")),
+    (("rename_branch", "main", "two"), UNDO, ("restore_operation", 3), UNDO),
+    (WORK, ("set_head", "one"), ("remove_branch", "main"), UNDO, RESOLVE[1]),
+)
+DISAGREEMENTS = (PATHS, (b"ours", None), (b"theirs", None), ("merge", "merge", "cherry-pick"), ENDS)
 OFTEN = 8
 """So often comes a disagreement, in the measure of STEPS."""
 
