@@ -182,6 +182,7 @@ class Player:
         if name == "undo" and not self.model.can_undo():
             return
         number = self.model.operation(arguments[0]) if name == "restore_operation" else 0
+        theirs = self.model.revision(arguments[1]) if name == "merge" else 0
         expected, refusal = self.model.play(step), ""
         try:
             if name == "restore_operation":
@@ -199,7 +200,7 @@ class Player:
         self._note_commit()
         self.check()
         if name == "merge" and happened and self.model.merging(arguments[0]) is None:
-            self._check_laws(arguments[0], arguments[1])
+            self._check_laws(arguments[0], theirs)
 
     def _note_commit(self) -> None:
         """Take up the commit that the model made: it is the newest one here."""
@@ -390,11 +391,11 @@ class Player:
 
     def _check_laws(self, name: str, number: int) -> None:
         """What was merged is so already; sides can be exchanged; where one did not change, the other is taken."""
-        engine, theirs = self.engine, self.at(number)
-        assert engine.merging(name).merge(theirs).outcome is Outcome.ALREADY
+        engine = self.engine
+        assert engine.merging(name).merge(self.at(number)).outcome is Outcome.ALREADY
         tip = self.model.refs.branches[name][0]
         parents = self.model.commits[tip].parents
-        ours, other = parents if len(parents) == 2 else (tip, self.model.revision(number))
+        ours, other = parents if len(parents) == 2 else (tip, number)
         bases = [engine.commit_record(self.at(base)).root for base in self.model.bases(ours, other)]
         sides = [engine.commit_record(self.at(side)).root for side in (ours, other)]
         load = engine.objects.node
