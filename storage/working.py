@@ -352,17 +352,24 @@ class WorkingReader:
                 yield from self._changed(_decoded(old), _decoded(new), (*path, name))
 
     def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
-        known = self._p.staging.directory(txn, row.staged_id)
-        entry = decode_entry(row.head, row.value)
-        base = known.base if known else EMPTY
-        tip = base
         if before is None or before.kind is not Kind.DIRECTORY:
             yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
-        else:
-            tip = before.root
-            if before.attributes != entry.attributes:
-                yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, row.staged_id, base, tip, path)
+            yield from self._added_below(txn, row.staged_id, path)
+            return
+        known = self._p.staging.directory(txn, row.staged_id)
+        if before.attributes != decode_entry(row.head, row.value).attributes:
+            yield StatusRow(path, "changed", Kind.DIRECTORY)
+        yield from self._differences(txn, row.staged_id, known.base if known else EMPTY, before.root, path)
+
+    def _added_below(self, txn: Txn, staged: int, path: Path) -> Iterator[StatusRow]:
+        """What is staged in a directory that the tip has not, wherever that came from: there all of it is new."""
+        for name, row in self._p.staging.rows(txn, staged):
+            here = (*path, name)
+            if row.kind is Kind.STAGED:
+                yield StatusRow(here, "added", Kind.DIRECTORY)
+                yield from self._added_below(txn, row.staged_id, here)
+            elif row.kind is not Kind.REMOVED:
+                yield StatusRow(here, "added", row.kind)
 
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""

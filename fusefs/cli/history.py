@@ -102,7 +102,9 @@ def commit_json(digest: Digest, record: Commit, names: Names) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("-m", "--message", help="What changed, and why.")
+@click.option(
+    "-m", "--message", help="What changed, and why. Default where a merge is finished: what that was begun with."
+)
 @click.option(
     "--amend", is_flag=True, help="Put this commit in the last one's place; its message stays unless one is given."
 )
@@ -120,13 +122,13 @@ def commit(location: Location, message: str | None, amend: bool, branch: str | N
       arborfs -C data commit -m "calibrated the second camera"
       arborfs -C data commit --amend -m "calibrated both cameras"
     """
-    if message is None and not amend:
-        raise click.UsageError("Say what changed with -m.")
     if message is not None and not message.strip():
         raise click.UsageError("The message is empty.")
     with location.open() as engine:
         branch = branch or location.branch(engine)
         tree = engine.working_tree(branch)
+        if message is None and not amend and tree.merging() is None:
+            raise click.UsageError("Say what changed with -m.")
         digest = tree.amend(message) if amend else tree.commit(message or "")
         if as_json:
             print_json({"branch": branch, "commit": hexed(digest)})

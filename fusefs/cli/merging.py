@@ -136,7 +136,7 @@ def cherry_pick(
 ) -> None:
     """Make the changes of the commit REVISION on the branch you stand in, as a new commit.
 
-    Message and author are those of REVISION. Conflicts are resolved as for merge.
+    Message and author are those of REVISION. Conflicts are resolved as for merge; a commit without -m has both then, too.
 
     \b
     Example:
