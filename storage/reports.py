@@ -98,7 +98,7 @@ def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
         "|    Details:",
         f"|    - schema_uuid: {schema.uuid}",
         f"|    - schema_hash: {schema.hash}",
-        f"|    - schema_dtype: {dtype_of(schema.dtype).num}",
+        f"|    - schema_dtype: {dtype_of(schema.dtype).num if schema.holds == 'array' else schema.holds}",
         f"|    - schema_is_var: {schema.variable}",
         f"|    - schema_max_shape: {list(schema.shape)}",
         f"|    - schema_is_named: {schema.named}",
