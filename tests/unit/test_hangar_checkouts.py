@@ -142,7 +142,7 @@ def test_stacks_leave_out_other_files_and_keep_odd_headers_apart(repo, co):
     tree = co._session.working_tree
     np.lib.format.write_array(out := io.BytesIO(), np.full(3, 9, "i4"), version=(2, 0))
     tree.put_file((b"d", b"500.npy"), BytesSource(out.getvalue()))
-    tree.put_file((b"d", b"README"), BytesSource(b"text"))
+    tree.put_file((b"d", b"README"), BytesSource(b"as long as 3"))  # 12 bytes, as each sample has
     co.commit("m")
     stacked = repo.checkout()["d"].stack()
     expected = by_key(dataset).copy()
