@@ -14,6 +14,7 @@ from storage.home import folder
 from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed
 from storage.model.dtypes import dtype_of
+from storage.model.names import Path
 from storage.model.records import Schema
 from storage.snapshot import Snapshot
 
@@ -65,7 +66,7 @@ def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
 
 
 def _content_lines(snapshot: Snapshot) -> list[str]:
-    datasets = [(path, schema, snapshot.count_samples(path)) for path, schema in dataset_paths(snapshot)]
+    datasets = [(path, schema, _values(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
     lines = [
         "==================",
         "| DataSets",
@@ -89,6 +90,13 @@ def _content_lines(snapshot: Snapshot) -> list[str]:
         "|-----------------",
         f"|  Number of Keys: {keys}",
     ]
+
+
+def _values(snapshot: Snapshot, path: Path, schema: Schema) -> int:
+    """How many values a dataset holds; of a nested one, all samples' together."""
+    if not schema.nested:
+        return snapshot.count_samples(path)
+    return sum(entry.samples for _, entry in snapshot.entries(path) if entry.is_directory)
 
 
 def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:

@@ -374,3 +374,16 @@ def test_hg_29_kinds_and_nested_samples_are_verified_and_rebuilt(repository):
         assert list(co["pairs"]) == ["s", "t"]
     with Engine.open(repository) as engine:
         assert not verify(engine)
+
+
+def test_hg_13_the_summary_tells_of_every_kind(repo, co, capsys):
+    co.datasets.init_dataset("text", kind="str")["a"] = "x"
+    nested = pairs(co)
+    nested["s"], nested["t"] = {"a": TWO, "b": TWO}, {"a": TWO}
+    co.commit("m")
+    repo.summary()
+    text = capsys.readouterr().out
+    assert "Dataset Name: pairs\n|    Num Arrays: 3" in text
+    assert "Dataset Name: text\n|    Num Arrays: 1" in text
+    assert "schema_dtype: str" in text
+    assert "schema_dtype: 5" in text
