@@ -14,6 +14,7 @@ from storage.home import folder
 from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed
 from storage.model.dtypes import dtype_of
+from storage.model.names import Path
 from storage.model.records import Schema
 from storage.snapshot import Snapshot
 
@@ -65,7 +66,7 @@ def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
 
 
 def _content_lines(snapshot: Snapshot) -> list[str]:
-    datasets = [(path, schema, snapshot.count_samples(path)) for path, schema in dataset_paths(snapshot)]
+    datasets = [(path, schema, _values(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
     lines = [
         "==================",
         "| DataSets",
@@ -91,6 +92,13 @@ def _content_lines(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def _values(snapshot: Snapshot, path: Path, schema: Schema) -> int:
+    """How many values a dataset holds; of a nested one, all samples' together."""
+    if not schema.nested:
+        return snapshot.count_samples(path)
+    return sum(entry.samples for _, entry in snapshot.entries(path) if entry.is_directory)
+
+
 def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
     return [
         f"|  * Dataset Name: {name}",
@@ -98,7 +106,7 @@ def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
         "|    Details:",
         f"|    - schema_uuid: {schema.uuid}",
         f"|    - schema_hash: {schema.hash}",
-        f"|    - schema_dtype: {dtype_of(schema.dtype).num}",
+        f"|    - schema_dtype: {dtype_of(schema.dtype).num if schema.holds == 'array' else schema.holds}",
         f"|    - schema_is_var: {schema.variable}",
         f"|    - schema_max_shape: {list(schema.shape)}",
         f"|    - schema_is_named: {schema.named}",
@@ -115,7 +123,8 @@ def log_text(engine: Engine, commit: Digest | None, *, show_time: bool = True, s
         when = time.strftime("%d%b%Y %H:%M:%S", time.localtime(record.time // _SECOND))
         shown = f" ({when})" if show_time else ""
         shown += f" ({record.author.name})" if show_user else ""
-        lines.append(f"* {engine.abbreviation(digest)}{shown}: {record.message.partition(chr(10))[0]}")
+        facts = "".join(f" {{{name}={text}}}" for name, text in record.metadata.items()).replace(chr(10), " ")
+        lines.append(f"* {engine.abbreviation(digest)}{shown}: {record.message.partition(chr(10))[0]}{facts}")
     return "\n".join(lines)
 
 
@@ -123,7 +132,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
     """The same for programs.
 
     `head`; `order`: the commits, newest first; `ancestors`: commit → its parents; `specs`: commit → time
-    (seconds since 1970), message, user, email; `branch_heads`: commit → the branches that end there.
+    (seconds since 1970), message, user, email, metadata; `branch_heads`: commit → the branches that end there.
     """
     history = list(engine.log(commit)) if commit is not None else []
     heads: dict[str, list[str]] = defaultdict(list)
@@ -140,6 +149,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
                 "commit_message": record.message,
                 "commit_user": record.author.name,
                 "commit_email": record.author.email,
+                "commit_metadata": dict(record.metadata),
             }
             for digest, record in history
         },
