@@ -50,6 +50,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.BranchInUse: errno.EBUSY,
     errors.Conflict: errno.EBUSY,
     errors.Corrupt: errno.EIO,
+    errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from storage import notebook, reprs
 from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
 from storage.dataset_writer import DatasetDataWriter
 from storage.errors import DatasetExists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
@@ -129,11 +130,13 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def __repr__(self) -> str:
         """Names of the datasets, and whether they can be changed."""
-        names = "".join(f"\n        - {name}" for name in self) or "\n        -"
-        return f"Arborfs Datasets\n    Writeable: {self._session.writeable}\n    Dataset Names:{names}"
+        return reprs.datasets_text(self._session)
+
+    def _repr_html_(self) -> str:
+        return notebook.datasets_html(self._session)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
+        return reprs.completions(self)
 
     def _schema(self, name: object) -> Schema | None:
         try:

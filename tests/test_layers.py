@@ -26,7 +26,11 @@ LAYERS = [
     ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],
     ["storage.references"],
     ["storage.engine"],
+    ["storage.maintenance"],
     ["storage.session"],
+    ["storage.html"],
+    ["storage.reprs"],
+    ["storage.notebook"],
     ["storage.metadata"],
     ["storage.dataset_reader", "storage.dataset_writer", "storage.datasets"],
     ["storage.diffing"],
@@ -36,7 +40,6 @@ LAYERS = [
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
-    ["storage.maintenance"],
     ["storage"],  # the package itself names what users import
 ]
 

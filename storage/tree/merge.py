@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import PLAIN, Attributes, Entry, Kind, Schema, decode_entry, directory_entry, encode_head
+from storage.model.texts import shortened
 from storage.tree.diff import Stored, diff
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY, Load
@@ -24,6 +25,9 @@ from storage.tree.read import get
 
 T = TypeVar("T")
 _Candidate = tuple[bytes, list[Stored | None], Stored | None, Stored | None]
+
+PATH_MAX = 200
+"""So many characters of a path are shown in a repr."""
 
 EMPTY_DIRECTORY = directory_entry(EMPTY, 0, 0, 0)
 
@@ -47,50 +51,56 @@ class Conflict:
         """The word and the path."""
         return f"{self.word} {path_text(self.path) or '.'}"
 
+    def __repr__(self) -> str:
+        """The same, with the size that each side has; what they hold is not told."""
+        sides = (("base", self.base), ("ours", self.ours), ("theirs", self.theirs))
+        told = ", ".join(f"{side} {f'{entry.size:,} B' if entry else 'none'}" for side, entry in sides)
+        return f"<{type(self).__name__} {shortened(path_text(self.path) or '.', PATH_MAX)}: {told}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class BothAdded(Conflict):
     """Both sides added an entry of that name, with different contents."""
 
     word = "both-added"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BothChanged(Conflict):
     """Both sides changed the contents, differently."""
 
     word = "both-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RemovedByUs(Conflict):
     """Our side removed what theirs changed; of a directory: in which theirs added or changed something."""
 
     word = "removed-by-us"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RemovedByThem(Conflict):
     """Their side removed what ours changed; of a directory: in which ours added or changed something."""
 
     word = "removed-by-them"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SchemaChanged(Conflict):
     """The sides have different schemas for a dataset, and samples of both: the dataset stays as ours has it."""
 
     word = "schema-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KindChanged(Conflict):
     """One side has a directory where the other has something else."""
 
     word = "kind-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AttributesChanged(Conflict):
     """Both sides changed the same attribute differently. Contents and all other attributes are merged."""
 

@@ -1,0 +1,133 @@
+"""How checkouts, datasets and metadata show themselves at the prompt, and what they offer to completion.
+
+No sample is read for that and no long list made: the tree tells how many samples there are, of names the first few are
+shown. What cannot be known any more (the checkout is closed, the dataset was removed) or cannot be read is said in its place:
+nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from storage.errors import ArborError, Closed, NotADirectory, NotFound
+from storage.model.dtypes import dtype_of
+from storage.model.names import CONTROL, Path, path_text
+from storage.model.records import Kind, Schema
+from storage.model.texts import form, printable, shortened
+from storage.session import Session
+from storage.snapshot import Snapshot
+from storage.worktree import WorkingTree
+
+COMPLETIONS = 1000
+"""So many names are offered to completion."""
+LISTED = 50
+"""So many datasets are named."""
+WALKED = 20_000
+"""So many entries of folders are looked at in search of datasets, or of samples among side files."""
+VALUE_MAX = 120
+"""So many characters of a value or a message are shown."""
+CLOSED = [("Closed", True)]
+"""What is said of anything that belongs to a closed checkout."""
+
+
+def checkout_text(kind: str, session: Session, facts: Sequence[tuple[str, object]]) -> str:
+    """A checkout in lines."""
+    return form(kind, facts if session.is_open else CLOSED, 12)
+
+
+def datasets_text(session: Session) -> str:
+    """The names of datasets in lines."""
+    if not session.is_open:
+        return "Arborfs Datasets\n    Closed: True"
+    found, more = first_datasets(session.tree, LISTED)
+    names = [f"\n        - {printable(path_text(path))}" for path, _ in found] or ["\n        -"]
+    names += ["\n        - … and more"] if more else []
+    return f"Arborfs Datasets\n    Writeable: {session.writeable}\n    Dataset Names:{''.join(names)}"
+
+
+def dataset_text(kind: str, session: Session, path: Path, schema: Schema, samples: Mapping[str, Any]) -> str:
+    """A dataset in lines: name, schema and number of samples."""
+    return form(
+        kind,
+        [
+            ("Dataset Name", printable(path_text(path))),
+            ("Schema UUID", schema.uuid),
+            ("Schema Hash", schema.hash),
+            ("Variable Shape", schema.variable),
+            ("(max) Shape", schema.shape),
+            ("Datatype", dtype_of(schema.dtype).type),
+            ("Named Samples", schema.named),
+            ("Access Mode", session.mode),
+            ("Num Samples", told(lambda: len(samples))),
+        ]
+        if session.is_open
+        else [("Dataset Name", printable(path_text(path))), ("Schema Hash", schema.hash), *CLOSED],
+        16,
+    )
+
+
+def metadata_text(session: Session, keys: Mapping[str, str]) -> str:
+    """Metadata in lines: number of keys and access mode."""
+    facts = [("Number of Keys", told(lambda: len(keys))), ("Access Mode", session.mode)]
+    return form("Metadata", facts if session.is_open else CLOSED, 14)
+
+
+def completions(names: Iterable[str]) -> list[str]:
+    """The first names that can be typed; none where they cannot be had."""
+    try:
+        return [name for name in islice(names, COMPLETIONS) if name.isprintable()]
+    except ArborError:
+        return []
+
+
+def first_datasets(tree: Snapshot | WorkingTree, most: int) -> tuple[list[tuple[Path, Schema]], bool]:
+    """The first `most` datasets of a tree, outer ones before those inside, and whether there may be more."""
+    found: list[tuple[Path, Schema]] = []
+    left = WALKED
+    waiting: list[tuple[Path, Schema | None]] = [((), None)]
+    while waiting and len(found) < most and left > 0:
+        path, schema = waiting.pop()
+        if schema is not None:
+            found.append((path, schema))
+        here = tree.entry(path)
+        if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
+            continue
+        below = []
+        for name, entry in islice(tree.entries(path), left):
+            left -= 1
+            if entry.is_directory and (path or name != CONTROL):
+                below.append(((*path, name), entry.schema))
+        waiting += reversed(below)
+    return found, bool(waiting) or left <= 0
+
+
+def schema_text(schema: Schema) -> str:
+    """What a sample looks like, in a few words: `uint8 (28, 28)`."""
+    shape = f"up to {schema.shape}" if schema.variable else f"{schema.shape}"
+    return f"{dtype_of(schema.dtype)} {shape}"
+
+
+def value_text(value: object) -> str:
+    """The beginning of a sample's or an entry's value, in one line."""
+    if isinstance(value, np.ndarray):
+        some = value.ravel()[:8]
+        shown = np.array2string(some, threshold=8, separator=" ", max_line_width=10_000)
+        shown = shown[1:-1].strip() if value.ndim == 0 or value.size == 1 else shown
+        return shortened(shown[:-1] + " …]" if value.size > some.size else shown, VALUE_MAX)
+    return shortened(value, VALUE_MAX) if isinstance(value, str) else shortened(repr(value), VALUE_MAX)
+
+
+def told(count: Callable[[], int]) -> int | str:
+    """A number, or why there is none."""
+    try:
+        return count()
+    except Closed:
+        return "closed"
+    except (NotFound, NotADirectory):
+        return "none: it was removed"
+    except ArborError as error:
+        return f"unknown: {shortened(str(error), VALUE_MAX)}"
