@@ -32,13 +32,13 @@ class Checkout:
         self._datasets = Datasets(session)
         self._metadata = Metadata(session)
 
-    @property
+    @reprs.part
     def datasets(self) -> Datasets:
         """The datasets by name. Closed after `close`."""
         self._session.require_open()
         return self._datasets
 
-    @property
+    @reprs.part
     def metadata(self) -> Metadata:
         """The metadata, as a dict of str to str. Closed after `close`."""
         self._session.require_open()

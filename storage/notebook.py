@@ -26,10 +26,10 @@ from storage.session import Session
 from storage.snapshot import Snapshot
 from storage.worktree import WorkingTree
 
-KEYS = 8
+KEYS = 6
 """So many samples are shown, or keys of metadata."""
-PICTURES = 6
-"""So many of them as pictures."""
+VALUE_MAX = 80
+"""So many characters of each."""
 READ_MAX = 4 << 20
 """A sample of more bytes is not read to be shown."""
 SERIES = 128
@@ -111,26 +111,30 @@ def _previews(
 ) -> list[Html]:
     """The first samples: a row of pictures, or a curve, and a table."""
     rows = list(islice(_sample_rows(tree, path, schema), SERIES))
-    dtype, parts = dtype_of(schema.dtype), list[Html]()
     values = {key: _value(samples, key, entry) for key, entry in rows[:KEYS]}
-    pictures = [(key, value) for key, value in values.items() if _is_picture(value)][:PICTURES]
-    if pictures:
-        parts.append(html.gallery((key, thumbnail(value)) for key, value in pictures))
-    elif dtype.kind in _NUMBERS and not schema.variable and math.prod(schema.shape) == 1:
+    pictures = {key: value for key, value in values.items() if _is_picture(value)}
+    more = f"… and {count - len(values):,} more" if count > len(values) else "" if values else "no samples yet"
+    parts = [html.gallery((key, thumbnail(value)) for key, value in pictures.items())] if pictures else []
+    if _is_number(schema):
         parts.append(_series(samples, rows))
-    drawn = {key for key, _ in pictures}
+    if len(pictures) == len(values) and values and not schema.variable:
+        return [*parts, html.below(more)]
     cells = [
-        (
-            html.code(key),
-            str(_shape(entry, schema)),
-            size_text(entry.size),
-            "" if key in drawn else _value_cell(values[key]),
-        )
+        (html.code(key), *_form_cells(entry, schema), "" if key in pictures else _value_cell(values[key]))
         for key, entry in rows[:KEYS]
     ]
-    left = count - len(cells)
-    heads = ("Key", "Shape", "File", "" if len(drawn) == len(cells) else "Value")
-    return [*parts, html.table(heads, cells, f"… and {left:,} more" if left > 0 else "" if cells else "no samples yet")]
+    heads = ("Key", *(("Shape", "File") if schema.variable else ()), "" if pictures else "Value")
+    return [*parts, html.table(heads, cells, more)]
+
+
+def _is_number(schema: Schema) -> bool:
+    """Whether every sample is one number."""
+    return dtype_of(schema.dtype).kind in _NUMBERS and not schema.variable and math.prod(schema.shape) == 1
+
+
+def _form_cells(entry: Entry, schema: Schema) -> tuple[str, ...]:
+    """What differs between the samples of a dataset beside their values."""
+    return (str(entry.attributes.shape or schema.shape), size_text(entry.size)) if schema.variable else ()
 
 
 def _sample_rows(tree: Snapshot | WorkingTree, path: Path, schema: Schema) -> Iterator[tuple[str, Entry]]:
@@ -153,16 +157,12 @@ def _is_picture(value: object) -> bool:
     return isinstance(value, np.ndarray) and is_image(value.dtype, value.shape)
 
 
-def _shape(entry: Entry, schema: Schema) -> tuple[int, ...]:
-    return entry.attributes.shape if entry.attributes.shape is not None else schema.shape
-
-
 def _value_cell(value: object) -> Html:
     if isinstance(value, Html):
         return value
     if isinstance(value, np.ndarray) and is_curve(value.dtype, value.shape):
-        return Html(curve(value)) or html.code(value_text(value))
-    return html.code(value_text(value))
+        return Html(curve(value)) or html.code(value_text(value), VALUE_MAX)
+    return html.code(value_text(value), VALUE_MAX)
 
 
 def _series(samples: Mapping[str, Any], rows: Sequence[tuple[str, Entry]]) -> Html:
@@ -186,6 +186,6 @@ def _metadata_table(session: Session, folder: Path, rows: Sequence[tuple[bytes, 
     cells = []
     for name, entry in rows[:KEYS]:
         beginning = bytes(tree.content(entry).read(0, min(entry.size, 4 * html.TEXT_MAX)))
-        cells.append((html.code(path_text((name,))), html.text(beginning.decode(errors="replace"))))
+        cells.append((html.code(path_text((name,))), html.text(beginning.decode(errors="replace"), VALUE_MAX)))
     more = "… and more" if len(rows) > KEYS else "" if cells else "no metadata yet"
     return html.table(("Metadata", "Value"), cells, more)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, Never, Self, TypeVar, overload
 
 import numpy as np
 
@@ -32,6 +32,34 @@ VALUE_MAX = 120
 """So many characters of a value or a message are shown."""
 CLOSED = [("Closed", True)]
 """What is said of anything that belongs to a closed checkout."""
+
+
+T = TypeVar("T")
+
+
+class part(Generic[T]):
+    """A property that IPython looks into when it completes what comes after it: `checkout.datasets['im`.
+
+    It calls no getter of a `property` for that, since it cannot know what one does.
+    """
+
+    def __init__(self, find: Callable[[Any], T]) -> None:
+        self._find = find
+        self.__doc__ = find.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Self: ...
+
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+
+    def __get__(self, owner: object, kind: type) -> Self | T:
+        """The value for an object, this itself for its class."""
+        return self if owner is None else self._find(owner)
+
+    def __set__(self, owner: object, value: object) -> Never:
+        """Refused."""
+        raise AttributeError("this can only be read")
 
 
 def checkout_text(kind: str, session: Session, facts: Sequence[tuple[str, object]]) -> str:
@@ -107,8 +135,10 @@ def first_datasets(tree: Snapshot | WorkingTree, most: int) -> tuple[list[tuple[
 
 def schema_text(schema: Schema) -> str:
     """What a sample looks like, in a few words: `uint8 (28, 28)`."""
+    holds, _, layout = schema.kind.partition("/")
     shape = f"up to {schema.shape}" if schema.variable else f"{schema.shape}"
-    return f"{dtype_of(schema.dtype)} {shape}"
+    each = f"{dtype_of(schema.dtype)} {shape}" if holds == "array" else holds
+    return f"{each}, nested" if layout else each
 
 
 def value_text(value: object) -> str:
