@@ -8,7 +8,7 @@ several best common ancestors; the newest is taken. Histories without a common o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from storage.model.texts import form, shortened
 from storage.reprs import CLOSED
 from storage.session import Session
 from storage.stores.compare import Comparison, Difference, Tree
+from storage.tree.merge import schema_form
 
 LISTED = 10
 """So many names of each kind are shown in a repr."""
@@ -162,10 +163,11 @@ class DiffOut:
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Names that two sides changed in ways that exclude each other; attributes alone never do.
+    """Names that two sides changed in ways that exclude each other; attributes alone only do where the other side removed it.
 
     `t1`: added on both sides, unlike. `t21`: gone in the first, changed in the second. `t22`: changed in the first, gone
-    in the second. `t3`: changed in both, unlike. `conflict`: whether there is any.
+    in the second. `t3`: changed in both, unlike. `conflict`: whether there is any. What one side changed in a directory that
+    the other one removed, or in a dataset to which it gave another schema, is told by its own name.
     """
 
     t1: Changes = field(default_factory=Changes)
@@ -370,23 +372,47 @@ def _sample_key(path: Path, dataset: Schema) -> SampleKey:
 
 
 def _conflicts(engine: Engine, base: Tree, here: Tree, there: Tree) -> Conflicts:
-    ours = {each.path: each for each in engine.comparison(base, here).differences() if not each.only_attributes}
+    ours, theirs = (_changed(engine, base, side) for side in (here, there))
     sorts = {what: _Sorted() for what in _CONFLICTS}
     across = engine.comparison(here, there)
-    found = False
-    for theirs in engine.comparison(base, there).differences():
-        mine = ours.get(theirs.path)
-        if mine is None or theirs.only_attributes or _agree(across, mine, theirs):
-            continue
-        found = True
-        sorts[_sort(mine, theirs)].add(theirs, theirs.new or mine.new)
+    agreed = {path for path in ours.keys() & theirs.keys() if _agree(across, ours[path], theirs[path])}
+    clashing = (ours.keys() & theirs.keys()) - agreed
+    for path in clashing:
+        sorts[_sort(ours[path], theirs[path])].add(theirs[path], theirs[path].new or ours[path].new)
+    for path in theirs.keys() - clashing:
+        if above := _undone(theirs[path], ours, agreed):
+            sorts["t21" if above.new is None else "t3"].add(theirs[path], theirs[path].new or theirs[path].old)
+    for path in ours.keys() - clashing:
+        if above := _undone(ours[path], theirs, agreed):
+            sorts["t22" if above.new is None else "t3"].add(ours[path], ours[path].new or ours[path].old)
     t1, t21, t22, t3 = (each.changes() for each in sorts.values())
-    return Conflicts(t1, t21, t22, t3, found)
+    return Conflicts(t1, t21, t22, t3, any(map(len, (t1, t21, t22, t3))))
+
+
+def _changed(engine: Engine, base: Tree, side: Tree) -> dict[Path, Difference]:
+    return {each.path: each for each in engine.comparison(base, side).differences()}
+
+
+def _undone(change: Difference, others: Mapping[Path, Difference], agreed: Container[Path]) -> Difference | None:
+    """What the other side did to a directory above, if that leaves no place for this change; else None."""
+    for depth in range(len(change.path)):
+        above = others.get(change.path[:depth])
+        if above is None or above.old is None or above.path in agreed:
+            continue
+        if above.new is None or not above.new.is_directory:
+            return above if change.new is not None else None  # what is gone on both sides is no conflict
+        if schema_form(above.old.schema) != schema_form(above.new.schema):
+            return above
+    return None
 
 
 def _agree(across: Comparison, mine: Difference, theirs: Difference) -> bool:
     if mine.new is None or theirs.new is None:
         return mine.new is None and theirs.new is None
+    if mine.only_attributes or theirs.only_attributes:
+        return True
+    if mine.new.is_directory and theirs.new.is_directory:
+        return schema_form(mine.new.schema) == schema_form(theirs.new.schema)
     aspects = across.aspects(mine.new, theirs.new, mine.new_dataset, theirs.new_dataset)
     return Difference(mine.path, mine.new, theirs.new, aspects).only_attributes
 

@@ -143,7 +143,7 @@ class _Merge:
         """The merged directory."""
         roots = [_root(base) for base in bases]
         root, schema, edits = ours.root, ours.schema, list[tuple[bytes, Stored | None]]()
-        if _form(ours.schema) == _form(theirs.schema):
+        if schema_form(ours.schema) == schema_form(theirs.schema):
             schema = _pick_schema(bases, ours, theirs)
             edits = list(self._edits(path, roots, ours.root, theirs.root))
         elif set(roots) == {ours.root} and _holds(bases, ours.schema):
@@ -310,13 +310,13 @@ def _pick_schema(bases: Sequence[Entry | None], ours: Entry, theirs: Entry) -> S
     return one if picked is _OURS else other
 
 
-def _form(schema: Schema | None) -> Schema | None:
+def schema_form(schema: Schema | None) -> Schema | None:
     """What a schema says of samples: two datasets made alike can be put together."""
     return None if schema is None else replace(schema, uuid="", compression="")
 
 
 def _holds(bases: Sequence[Entry | None], schema: Schema | None) -> bool:
-    return _form(schema) in [_form(base.schema) if base else None for base in bases]
+    return schema_form(schema) in [schema_form(base.schema) if base else None for base in bases]
 
 
 def _contents(entry: Entry | None) -> object:
