@@ -17,7 +17,16 @@ from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Presence
 from storage.engine import Engine
-from storage.errors import Busy, Closed, IntegrityFault, NotARepository, NotFound, UnknownRevision, Unsupported
+from storage.errors import (
+    Busy,
+    Closed,
+    IntegrityFault,
+    NotADirectory,
+    NotARepository,
+    NotFound,
+    UnknownRevision,
+    Unsupported,
+)
 from storage.home import folder
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
@@ -68,11 +77,14 @@ class Repository:
     """A versioned repository of datasets in a folder. Thread-safe.
 
     Making the object changes nothing on disk. Where the folder holds no repository yet, a UserWarning says
-    so: call `init` first. Any number of processes may use one repository at once.
+    so: call `init` first. NotADirectory (a NotADirectoryError) where there is a file. Any number of processes may use one
+    repository at once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).expanduser().absolute()
+        if self._path.exists() and not self._path.is_dir():
+            raise NotADirectory(f"{self._path} is a file: a repository needs a folder")
         self._checkouts: weakref.WeakSet[ReaderCheckout | WriterCheckout] = weakref.WeakSet()
         self._engine: Engine | None = None
         self._closed = False
