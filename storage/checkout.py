@@ -78,7 +78,7 @@ class Checkout:
         return reprs.checkout_text(type(self).__name__, self._session, self._facts())
 
     def _repr_html_(self) -> str:
-        return notebook.checkout_html(type(self).__name__, self._session, self._facts(), FOLDER)
+        return notebook.checkout_html(type(self).__name__, self._session, self._facts(), self._datasets, FOLDER)
 
     def _ipython_key_completions_(self) -> list[str]:
         return reprs.completions(self._datasets)

@@ -16,7 +16,7 @@ from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
 from storage.dataset_writer import DatasetDataWriter
 from storage.errors import DatasetExists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
 from storage.model.names import CONTROL, Path
-from storage.model.records import Attributes, Kind, Schema
+from storage.model.records import Attributes, Schema
 from storage.model.samples import Array, make_schema
 from storage.session import Session
 from storage.snapshot import Snapshot
@@ -130,10 +130,10 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def __repr__(self) -> str:
         """Names of the datasets, and whether they can be changed."""
-        return reprs.datasets_text(self._session)
+        return reprs.datasets_text(self._session, self)
 
     def _repr_html_(self) -> str:
-        return notebook.datasets_html(self._session)
+        return notebook.datasets_html(self._session, self)
 
     def _ipython_key_completions_(self) -> list[str]:
         return reprs.completions(self)
@@ -148,12 +148,8 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
 def directories(tree: Snapshot | WorkingTree, path: Path) -> Iterator[tuple[bytes, Schema | None]]:
     """The directories right below `path`, by name, with their schemas; arborfs' own are left out."""
-    here = tree.entry(path)
-    # Not for a root: that of a working tree counts what its tip holds.
-    if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
-        return
-    for name, entry in tree.entries(path):
-        if entry.is_directory and (path or name != CONTROL):
+    for name, entry in tree.directories(path):
+        if path or name != CONTROL:
             yield name, entry.schema
 
 

@@ -7,9 +7,9 @@ only where it is small. What cannot be read is said in its place, as in `storage
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from storage.model.names import Path, path_text
 from storage.model.pictures import curve, is_curve, is_image, thumbnail
 from storage.model.records import Entry, Kind, Schema
 from storage.model.texts import size_text
-from storage.reprs import CLOSED, LISTED, WALKED, first_datasets, schema_text, told, value_text
+from storage.reprs import CLOSED, LISTED, schema_text, told, value_text
 from storage.session import Session
 from storage.snapshot import Snapshot
 from storage.worktree import WorkingTree
@@ -30,6 +30,8 @@ KEYS = 6
 """So many samples are shown, or keys of metadata."""
 VALUE_MAX = 80
 """So many characters of each."""
+WALKED = 20_000
+"""So many entries of a dataset are looked at in search of samples among side files."""
 READ_MAX = 4 << 20
 """A sample of more bytes is not read to be shown."""
 SERIES = 128
@@ -38,22 +40,32 @@ SERIES = 128
 _NUMBERS = "buif"
 
 
-def checkout_html(kind: str, session: Session, facts: Sequence[tuple[str, object]], folder: Path) -> Html:
+class Shown(Sized, Protocol):
+    """What is shown of a dataset among others."""
+
+    @property
+    def schema(self) -> Schema:
+        """What its samples look like."""
+
+
+def checkout_html(
+    kind: str, session: Session, facts: Sequence[tuple[str, object]], datasets: Mapping[str, Shown], folder: Path
+) -> Html:
     """A checkout for a notebook, with its datasets and the metadata that stand in `folder`."""
     if not session.is_open:
         return html.card("Checkout", f"Arborfs {kind}", html.facts(CLOSED))
-    parts = [html.facts(facts), _datasets_table(session)]
+    parts = [html.facts(facts), _datasets_table(datasets)]
     pairs = _metadata_rows(session, folder)
     if pairs:
         parts.append(_metadata_table(session, folder, pairs))
     return html.card("Checkout", f"Arborfs {kind}", *parts)
 
 
-def datasets_html(session: Session) -> Html:
+def datasets_html(session: Session, datasets: Mapping[str, Shown]) -> Html:
     """All datasets for a notebook."""
     if not session.is_open:
         return html.card("Datasets", "Arborfs Datasets", html.facts(CLOSED))
-    return html.card("Datasets", f"Arborfs Datasets, {_access(session)}", _datasets_table(session))
+    return html.card("Datasets", f"Arborfs Datasets, {_access(session)}", _datasets_table(datasets))
 
 
 def dataset_html(kind: str, session: Session, path: Path, schema: Schema, samples: Mapping[str, Any]) -> Html:
@@ -92,14 +104,20 @@ def _size(tree: Snapshot | WorkingTree, path: Path, schema: Schema, count: int) 
     return [("Size", size_text(entry.size))] if entry.kind is Kind.DIRECTORY else []
 
 
-def _datasets_table(session: Session) -> Html:
-    tree = session.tree
-    found, more = first_datasets(tree, LISTED)
-    rows = [
-        (html.code(path_text(path)), _number(told(lambda path=path: tree.count_samples(path))), schema_text(schema))  # type: ignore[misc]
-        for path, schema in found
-    ]
-    return html.table(("Dataset", "Samples", "Each"), rows, "… and more" if more else "" if rows else "no datasets yet")
+def _datasets_table(datasets: Mapping[str, Shown]) -> Html:
+    names = list(islice(datasets, LISTED + 1))
+    rows = [(html.code(name), *_told(datasets, name)) for name in names[:LISTED]]
+    more = "… and more" if len(names) > LISTED else "" if rows else "no datasets yet"
+    return html.table(("Dataset", "Samples", "Each"), rows, more)
+
+
+def _told(datasets: Mapping[str, Shown], name: str) -> tuple[str, str]:
+    """How many samples a dataset has, and what each is."""
+    try:
+        dataset = datasets[name]
+    except NotFound:
+        return "", "its name is not valid Unicode"  # made in a mount, and to be renamed there
+    return _number(told(lambda: len(dataset))), schema_text(dataset.schema)
 
 
 def _number(count: int | str) -> str:

@@ -15,19 +15,15 @@ import numpy as np
 
 from storage.errors import ArborError, Closed, NotADirectory, NotFound
 from storage.model.dtypes import dtype_of
-from storage.model.names import CONTROL, Path, path_text
-from storage.model.records import Kind, Schema
+from storage.model.names import Path, path_text
+from storage.model.records import Schema
 from storage.model.texts import form, printable, shortened
 from storage.session import Session
-from storage.snapshot import Snapshot
-from storage.worktree import WorkingTree
 
 COMPLETIONS = 1000
 """So many names are offered to completion."""
 LISTED = 50
 """So many datasets are named."""
-WALKED = 20_000
-"""So many entries of folders are looked at in search of datasets, or of samples among side files."""
 VALUE_MAX = 120
 """So many characters of a value or a message are shown."""
 CLOSED = [("Closed", True)]
@@ -67,13 +63,13 @@ def checkout_text(kind: str, session: Session, facts: Sequence[tuple[str, object
     return form(kind, facts if session.is_open else CLOSED, 12)
 
 
-def datasets_text(session: Session) -> str:
+def datasets_text(session: Session, datasets: Iterable[str]) -> str:
     """The names of datasets in lines."""
     if not session.is_open:
         return "Arborfs Datasets\n    Closed: True"
-    found, more = first_datasets(session.tree, LISTED)
-    names = [f"\n        - {printable(path_text(path))}" for path, _ in found] or ["\n        -"]
-    names += ["\n        - … and more"] if more else []
+    found = list(islice(datasets, LISTED + 1))
+    names = [f"\n        - {printable(name)}" for name in found[:LISTED]] or ["\n        -"]
+    names += ["\n        - … and more"] if len(found) > LISTED else []
     return f"Arborfs Datasets\n    Writeable: {session.writeable}\n    Dataset Names:{''.join(names)}"
 
 
@@ -110,27 +106,6 @@ def completions(names: Iterable[str]) -> list[str]:
         return [name for name in islice(names, COMPLETIONS) if name.isprintable()]
     except ArborError:
         return []
-
-
-def first_datasets(tree: Snapshot | WorkingTree, most: int) -> tuple[list[tuple[Path, Schema]], bool]:
-    """The first `most` datasets of a tree, outer ones before those inside, and whether there may be more."""
-    found: list[tuple[Path, Schema]] = []
-    left = WALKED
-    waiting: list[tuple[Path, Schema | None]] = [((), None)]
-    while waiting and len(found) < most and left > 0:
-        path, schema = waiting.pop()
-        if schema is not None:
-            found.append((path, schema))
-        here = tree.entry(path)
-        if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
-            continue
-        below = []
-        for name, entry in islice(tree.entries(path), left):
-            left -= 1
-            if entry.is_directory and (path or name != CONTROL):
-                below.append(((*path, name), entry.schema))
-        waiting += reversed(below)
-    return found, bool(waiting) or left <= 0
 
 
 def schema_text(schema: Schema) -> str:

@@ -66,6 +66,11 @@ class Parts:
     author: Author
 
 
+# Comparing with a member of an enum costs as much as reading a staged row's kind.
+_SAMPLE = int(Kind.SAMPLE)
+_DIRECTORIES = (int(Kind.DIRECTORY), int(Kind.STAGED))
+
+
 class WorkingReader:
     """The tree of one branch as it stands, for reading. Thread-safe."""
 
@@ -135,13 +140,28 @@ class WorkingReader:
         """How many samples a directory holds: a walk of its staged rows only."""
         with self._p.index.read() as txn:
             where = self._where(txn, path)
-            count = read.sums(self._p.objects.node, where.base).samples if where.base != EMPTY else 0
             if where.staged is None:
-                return count
-            for name, row in self._p.staging.rows(txn, where.staged):
+                return read.sums(self._p.objects.node, where.base).samples if where.base != EMPTY else 0
+            kinds = self._p.staging.kinds(txn, where.staged)
+            if where.base == EMPTY:
+                return sum(kind == _SAMPLE for _, kind in kinds)
+            count = read.sums(self._p.objects.node, where.base).samples
+            for name, kind in kinds:
                 before = self._base_entry(where.base, name)
-                count += (row.kind is Kind.SAMPLE) - (before is not None and before.kind is Kind.SAMPLE)
+                count += (kind == _SAMPLE) - (before is not None and before.kind is Kind.SAMPLE)
             return count
+
+    def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
+        """The directories in a directory by name; what it holds of committed samples costs nothing."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            found = dict(read.directories(self._p.objects.node, where.base))
+            if where.staged is not None:
+                for name, kind in self._p.staging.kinds(txn, where.staged):
+                    found.pop(name, None)
+                    if kind in _DIRECTORIES and (entry := self._find(txn, where, name)) is not None:
+                        found[name] = entry
+            return sorted(found.items())
 
     def _entry(self, txn: Txn, path: Path) -> Entry:
         if not path:

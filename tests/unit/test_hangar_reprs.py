@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage import Repository, notebook, reprs
+from storage import Repository, notebook
 from storage.errors import Corrupt
 from storage.model.pictures import SIDE, curve, is_curve, is_image, thumbnail
 from storage.model.samples import BytesSource
@@ -198,16 +198,6 @@ def test_hg_03_many_datasets_are_cut_short(co):
     lines = repr(co.datasets).splitlines()
     assert lines[-1] == "        - … and more" and len(lines) == LISTED + 4
     assert "… and more" in page(co).text
-
-
-def test_hg_03_folders_of_many_files_are_not_walked_to_their_end(co, monkeypatch):
-    monkeypatch.setattr(reprs, "WALKED", 10)
-    co.datasets.init_dataset("z", shape=(1,), dtype=np.uint8)
-    tree = co._session.working_tree
-    tree.make_directory((b"files",))
-    for number in range(20):
-        tree.put_file((b"files", b"%d" % number), BytesSource(b"x"))
-    assert repr(co.datasets).endswith("- … and more")
 
 
 def test_hg_03_hostile_names_stay_on_their_line(co):
