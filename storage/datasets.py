@@ -20,6 +20,7 @@ from storage.model.records import Attributes, Schema
 from storage.model.samples import Array, make_schema
 from storage.session import Session
 from storage.snapshot import Snapshot
+from storage.together import add_together
 from storage.worktree import WorkingTree
 
 
@@ -93,6 +94,10 @@ class Datasets(Mapping[str, DatasetDataReader]):
     def __len__(self) -> int:
         """How many datasets there are."""
         return sum(1 for _ in self)
+
+    def add(self, values: Mapping[str, Any]) -> str:
+        """Stage samples of several datasets of unnamed samples under one generated key; see `add_together`."""
+        return add_together(self, values)
 
     @property
     def iswriteable(self) -> bool:

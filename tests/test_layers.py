@@ -32,7 +32,7 @@ LAYERS = [
     ["storage.reprs"],
     ["storage.notebook"],
     ["storage.metadata"],
-    ["storage.dataset_reader", "storage.dataset_writer", "storage.datasets"],
+    ["storage.dataset_reader", "storage.dataset_writer", "storage.together", "storage.datasets"],
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],

@@ -202,6 +202,32 @@ def test_hg_15_what_later_versions_added(repo):
     assert int(repo.checkout(commit=commit).datasets["d"]["a"][0]) == 1
 
 
+def test_hg_15_samples_of_several_datasets_under_one_key(repo):
+    with repo.checkout(write=True) as co:
+        for name in ("images", "labels"):
+            co.datasets.init_dataset(name, shape=(1,), dtype=np.int64, samples_are_named=False)
+        co.datasets.init_dataset("named", shape=(1,), dtype=np.int64)
+        key = co.datasets.add({"images": LABEL, "labels": LABEL + 1})
+        assert list(co.datasets["images"]) == list(co.datasets["labels"]) == [key]
+        assert int(co.datasets["labels"][key][0]) == 6
+        assert co.datasets.add({"images": LABEL}) != key
+        before = [list(dataset) for dataset in co.datasets.values()]
+        for wrong in (
+            {},
+            {"images": LABEL, "labels": np.zeros(3)},
+            {"images": LABEL, "named": LABEL},
+            {"nowhere": LABEL},
+        ):
+            with pytest.raises((ValueError, KeyError)):
+                co.datasets.add(wrong)
+            with pytest.raises((ValueError, KeyError)), co.datasets["images"], co.datasets["labels"]:
+                co.datasets.add(wrong)
+        assert [list(dataset) for dataset in co.datasets.values()] == before
+        co.commit("one")
+    with pytest.raises(PermissionError):
+        repo.checkout().datasets.add({"images": LABEL})
+
+
 def test_hg_20_the_folder_and_the_properties(tmp_path, repo, repository):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
