@@ -20,11 +20,12 @@ from storage.model.dtypes import dtype_of
 from storage.model.names import Path, path_text
 from storage.model.pictures import curve, is_curve, is_image, thumbnail
 from storage.model.records import Entry, Kind, Schema
+from storage.model.samples import ARRAYS
 from storage.model.texts import size_text
 from storage.reprs import CLOSED, LISTED, schema_text, told, value_text
 from storage.session import Session
 from storage.snapshot import Snapshot
-from storage.worktree import WorkingTree
+from storage.working import WorkingReader
 
 KEYS = 6
 """So many samples are shown, or keys of metadata."""
@@ -96,10 +97,10 @@ def _access(session: Session) -> str:
     return "to read and write" if session.writeable else "to read"
 
 
-def _size(tree: Snapshot | WorkingTree, path: Path, schema: Schema, count: int) -> list[tuple[str, str]]:
+def _size(tree: Snapshot | WorkingReader, path: Path, schema: Schema, count: int) -> list[tuple[str, str]]:
     """How many bytes the samples have; nothing where only reading all of them would tell."""
     entry = tree.entry(path)
-    if not schema.variable:
+    if schema.kind in ARRAYS and not schema.variable:
         return [("Size", size_text(count * dtype_of(schema.dtype).itemsize * math.prod(schema.shape)))]
     return [("Size", size_text(entry.size))] if entry.kind is Kind.DIRECTORY else []
 
@@ -125,37 +126,67 @@ def _number(count: int | str) -> str:
 
 
 def _previews(
-    tree: Snapshot | WorkingTree, path: Path, schema: Schema, samples: Mapping[str, Any], count: int
+    tree: Snapshot | WorkingReader, path: Path, schema: Schema, samples: Mapping[str, Any], count: int
 ) -> list[Html]:
     """The first samples: a row of pictures, or a curve, and a table."""
+    if schema.nested:
+        return [_nested_table(samples, count)]
     rows = list(islice(_sample_rows(tree, path, schema), SERIES))
     values = {key: _value(samples, key, entry) for key, entry in rows[:KEYS]}
     pictures = {key: value for key, value in values.items() if _is_picture(value)}
-    more = f"… and {count - len(values):,} more" if count > len(values) else "" if values else "no samples yet"
     parts = [html.gallery((key, thumbnail(value)) for key, value in pictures.items())] if pictures else []
     if _is_number(schema):
         parts.append(_series(samples, rows))
-    if len(pictures) == len(values) and values and not schema.variable:
-        return [*parts, html.below(more)]
+    heads = _form_heads(schema)
+    if len(pictures) == len(values) and values and not heads:
+        return [*parts, html.below(_more(count, len(values)))]
     cells = [
         (html.code(key), *_form_cells(entry, schema), "" if key in pictures else _value_cell(values[key]))
         for key, entry in rows[:KEYS]
     ]
-    heads = ("Key", *(("Shape", "File") if schema.variable else ()), "" if pictures else "Value")
-    return [*parts, html.table(heads, cells, more)]
+    return [*parts, html.table(("Key", *heads, "" if pictures else "Value"), cells, _more(count, len(cells)))]
+
+
+def _nested_table(samples: Mapping[str, Any], count: int) -> Html:
+    """The first samples of a nested dataset: which values each has."""
+    cells = [(html.code(key), *_keys_of(samples, key)) for key in islice(samples, KEYS)]
+    return html.table(("Key", "Values", ""), cells, _more(count, len(cells)))
+
+
+def _keys_of(samples: Mapping[str, Any], key: str) -> tuple[str, object]:
+    """How many values a sample has, and the keys of the first ones."""
+    try:
+        values = samples[key]
+        first = list(islice(values, KEYS + 1))
+        return _number(told(lambda: len(values))), html.code(", ".join(first[:KEYS]) + ", …" * (len(first) > KEYS))
+    except ArborError as error:
+        return "", html.faint(f"cannot be read: {error}")
+
+
+def _more(count: int, shown: int) -> str:
+    return f"… and {count - shown:,} more" if count > shown else "" if shown else "no samples yet"
 
 
 def _is_number(schema: Schema) -> bool:
     """Whether every sample is one number."""
-    return dtype_of(schema.dtype).kind in _NUMBERS and not schema.variable and math.prod(schema.shape) == 1
+    fixed = schema.kind in ARRAYS and not schema.variable
+    return fixed and dtype_of(schema.dtype).kind in _NUMBERS and math.prod(schema.shape) == 1
+
+
+def _form_heads(schema: Schema) -> tuple[str, ...]:
+    """In what samples differ beside their values."""
+    if schema.kind in ARRAYS:
+        return ("Shape", "File") if schema.variable else ()
+    return ("File",)
 
 
 def _form_cells(entry: Entry, schema: Schema) -> tuple[str, ...]:
-    """What differs between the samples of a dataset beside their values."""
-    return (str(entry.attributes.shape or schema.shape), size_text(entry.size)) if schema.variable else ()
+    shape = entry.attributes.shape if entry.attributes.shape is not None else schema.shape
+    told = {"Shape": str(shape), "File": size_text(entry.size)}
+    return tuple(told[head] for head in _form_heads(schema))
 
 
-def _sample_rows(tree: Snapshot | WorkingTree, path: Path, schema: Schema) -> Iterator[tuple[str, Entry]]:
+def _sample_rows(tree: Snapshot | WorkingReader, path: Path, schema: Schema) -> Iterator[tuple[str, Entry]]:
     for name, entry in islice(tree.entries(path), WALKED):
         if entry.kind is Kind.SAMPLE:
             yield name.removesuffix(schema.suffix).decode("utf-8", "surrogateescape"), entry

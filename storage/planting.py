@@ -112,7 +112,7 @@ class Planting:
     def add_file(self, name: bytes, source: Source, mtime: int, attributes: Attributes, what: str) -> None:
         """Add a file; in a dataset one with the name of a sample must be one. InvalidName, SchemaMismatch."""
         check_name(name)
-        if self.schema is not None and name.endswith(self.schema.suffix) and source.size:
+        if self.schema is not None and name.endswith(self.schema.suffix) and (source.size or self.schema.takes_empty):
             self._add_sample(name, source, mtime, attributes, what)
             return
         head = encode_head(Entry(Kind.FILE, source.size, mtime, attributes))

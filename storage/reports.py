@@ -19,6 +19,7 @@ from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed
 from storage.model.dtypes import dtype_of
 from storage.model.graph import beside, draw
+from storage.model.names import Path
 from storage.model.records import Schema
 from storage.model.texts import first_line, printable, size_text
 from storage.snapshot import Snapshot
@@ -66,7 +67,7 @@ def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
 
 
 def _content_lines(snapshot: Snapshot) -> list[str]:
-    datasets = [(path, schema, snapshot.count_samples(path)) for path, schema in dataset_paths(snapshot)]
+    datasets = [(path, schema, _count(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
     lines = [
         "==================",
         "| DataSets",
@@ -92,6 +93,13 @@ def _content_lines(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def _count(snapshot: Snapshot, path: Path, schema: Schema) -> int:
+    """How many samples a dataset has; those of a nested one are directories."""
+    if not schema.nested:
+        return snapshot.count_samples(path)
+    return sum(entry.schema == schema.inner for _, entry in snapshot.directories(path))
+
+
 def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
     return [
         f"|  * Dataset Name: {printable(name)}",
@@ -99,10 +107,11 @@ def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
         "|    Details:",
         f"|    - schema_uuid: {schema.uuid}",
         f"|    - schema_hash: {schema.hash}",
-        f"|    - schema_dtype: {dtype_of(schema.dtype).num}",
+        f"|    - schema_dtype: {dtype_of(schema.dtype).num if schema.holds == 'array' else schema.holds}",
         f"|    - schema_is_var: {schema.variable}",
         f"|    - schema_max_shape: {list(schema.shape)}",
         f"|    - schema_is_named: {schema.named}",
+        *(["|    - schema_is_nested: True"] if schema.nested else []),
         "|",
     ]
 
@@ -120,7 +129,8 @@ def _log_lines(engine: Engine, commit: Digest, *, show_time: bool, show_user: bo
         when = time.strftime("%d%b%Y %H:%M:%S", time.localtime(record.time // _SECOND))
         shown = f" ({when})" if show_time else ""
         shown += f" ({printable(record.author.name)})" if show_user else ""
-        yield from beside(drawn, [f"{engine.abbreviation(drawn.key)}{shown}: {first_line(record.message)}"])
+        facts = "".join(f" {{{printable(name)}={first_line(text)}}}" for name, text in record.metadata.items())
+        yield from beside(drawn, [f"{engine.abbreviation(drawn.key)}{shown}: {first_line(record.message)}{facts}"])
 
 
 def repository_html(engine: Engine) -> Html:
@@ -163,7 +173,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
     """The same for programs.
 
     `head`; `order`: the commits, newest first; `ancestors`: commit → its parents; `specs`: commit → time
-    (seconds since 1970), message, user, email; `branch_heads`: commit → the branches that end there.
+    (seconds since 1970), message, user, email, metadata; `branch_heads`: commit → the branches that end there.
     """
     history = list(engine.log(commit)) if commit is not None else []
     heads: dict[str, list[str]] = defaultdict(list)
@@ -180,6 +190,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
                 "commit_message": record.message,
                 "commit_user": record.author.name,
                 "commit_email": record.author.email,
+                "commit_metadata": dict(record.metadata),
             }
             for digest, record in history
         },

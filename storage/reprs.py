@@ -75,23 +75,22 @@ def datasets_text(session: Session, datasets: Iterable[str]) -> str:
 
 def dataset_text(kind: str, session: Session, path: Path, schema: Schema, samples: Mapping[str, Any]) -> str:
     """A dataset in lines: name, schema and number of samples."""
-    return form(
-        kind,
-        [
-            ("Dataset Name", printable(path_text(path))),
-            ("Schema UUID", schema.uuid),
-            ("Schema Hash", schema.hash),
-            ("Variable Shape", schema.variable),
-            ("(max) Shape", schema.shape),
-            ("Datatype", dtype_of(schema.dtype).type),
-            ("Named Samples", schema.named),
-            ("Access Mode", session.mode),
-            ("Num Samples", told(lambda: len(samples))),
-        ]
-        if session.is_open
-        else [("Dataset Name", printable(path_text(path))), ("Schema Hash", schema.hash), *CLOSED],
-        16,
-    )
+    name, array = ("Dataset Name", printable(path_text(path))), schema.holds == "array"
+    if not session.is_open:
+        return form(kind, [name, ("Schema Hash", schema.hash), *CLOSED], 16)
+    facts = [
+        name,
+        ("Schema UUID", schema.uuid),
+        ("Schema Hash", schema.hash),
+        ("Variable Shape", schema.variable),
+        ("(max) Shape", schema.shape if array else "none"),
+        ("Datatype", dtype_of(schema.dtype).type if array else schema.holds),
+        ("Named Samples", schema.named),
+        *([("Subsamples", True)] if schema.nested else []),
+        ("Access Mode", session.mode),
+        ("Num Samples", told(lambda: len(samples))),
+    ]
+    return form(kind, facts, 16)
 
 
 def metadata_text(session: Session, keys: Mapping[str, str]) -> str:
@@ -110,10 +109,9 @@ def completions(names: Iterable[str]) -> list[str]:
 
 def schema_text(schema: Schema) -> str:
     """What a sample looks like, in a few words: `uint8 (28, 28)`."""
-    holds, _, layout = schema.kind.partition("/")
     shape = f"up to {schema.shape}" if schema.variable else f"{schema.shape}"
-    each = f"{dtype_of(schema.dtype)} {shape}" if holds == "array" else holds
-    return f"{each}, nested" if layout else each
+    each = f"{dtype_of(schema.dtype)} {shape}" if schema.holds == "array" else schema.holds
+    return f"a dict of {each}" if schema.nested else each
 
 
 def value_text(value: object) -> str:

@@ -73,8 +73,8 @@ def test_hg_02_one_writer_any_number_of_readers(repo):
 
 
 def test_hg_12_the_lock_can_be_forced(repo):
-    repo.checkout(write=True)
-    assert repo.writer_lock_held
+    writer = repo.checkout(write=True)
+    assert repo.writer_lock_held and writer.is_open
     with pytest.warns(UserWarning, match="USER WARNING: Writer lock force released."):
         assert repo.force_release_writer_lock() is True
     assert not repo.writer_lock_held
@@ -287,9 +287,20 @@ def test_hg_24_the_log_for_programs(repo):
     assert told["branch_heads"] == {merged: ["main"], theirs: ["dev"]}
     spec = told["specs"][ours]
     assert spec.pop("commit_time") > 0
+    assert spec.pop("commit_metadata") == {}
     assert spec == {"commit_message": "ours", "commit_user": "Ada Lovelace", "commit_email": "ada@example.org"}
     assert repo.log("dev", return_contents=True)["order"] == [theirs, first]
     assert repo.log(commit=ours[:9], return_contents=True)["head"] == ours
+
+
+def test_hg_24_metadata_of_a_commit_stays_on_its_line(repo, capsys):
+    with repo.checkout(write=True) as co:
+        co.metadata["a"] = "b"
+        co.commit("one", metadata={"seed\x1b": "4\n2"})
+    assert next(iter(repo.log(return_contents=True)["specs"].values()))["commit_metadata"] == {"seed\x1b": "4\n2"}
+    capsys.readouterr()
+    repo.log()
+    assert capsys.readouterr().out.endswith(": one {seed\\x1b=4}\n")
 
 
 def test_hg_24_what_the_log_shows_can_be_chosen(repo, capsys):

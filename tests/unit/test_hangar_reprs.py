@@ -305,6 +305,48 @@ def test_curves_and_values_stand_in_the_table(co):
     assert "['<i>' 'y']" in page(words).text
 
 
+def test_texts_bytes_and_json(co):
+    for kind, value, shown in (
+        ("str", "<i>é\n", "<i>é\\n"),
+        ("bytes", b"\0<", "b'\\x00<'"),
+        ("json", {"a": [1]}, "{'a': [1]}"),
+    ):
+        dataset = co.datasets.init_dataset(kind, kind=kind)
+        dataset["k"] = value
+        found = page(dataset)
+        assert shown in found.texts and "svg" not in found.tags
+        assert f"\n    (max) Shape      : none\n    Datatype         : {kind}\n" in repr(dataset)
+    long = co.datasets.init_dataset("long", kind="str")
+    long["k"] = "<" * 1_000_000
+    assert "1.00 MB" in page(long).text
+    assert re.search("str +1", page(co).text)
+
+
+def test_hg_03_nested_samples(repo, co, capsys):
+    pairs = co.datasets.init_dataset("pairs", shape=(16, 16), dtype=np.uint8, contains_subsamples=True)
+    values = {side: np.full((16, 16), number, np.uint8) for number, side in enumerate(("left", "<right>"))}
+    pairs.update(dict.fromkeys(("a", "b"), values))
+    assert repr(pairs).startswith("Arborfs NestedDatasetWriter\n    Dataset Name     : pairs\n")
+    assert repr(pairs).endswith("    Subsamples       : True\n    Access Mode      : a\n    Num Samples      : 2")
+    assert "a dict of uint8 (16, 16)" in page(pairs).text and "<right>, left" in page(pairs).text
+    sample = pairs["a"]
+    assert repr(sample).startswith("Arborfs SubsampleWriter\n    Dataset Name     : pairs/a\n")
+    assert repr(sample).endswith("Num Samples      : 2")
+    assert len(pictures(page(sample))) == 2
+    assert sample._ipython_key_completions_() == ["<right>", "left"] and pairs._ipython_key_completions_() == ["a", "b"]
+    assert "a dict of uint8 (16, 16)" in page(co).text and list(co.datasets) == ["pairs"]
+    co.commit("one")
+    reader = repo.checkout()
+    assert len(pictures(page(reader.datasets["pairs"]["b"]))) == 2
+    assert repr(reader["pairs", "b"]).startswith("Arborfs SubsampleReader\n")
+    capsys.readouterr()
+    repo.summary()
+    told = capsys.readouterr().out
+    assert "|    Num Arrays: 2\n" in told and "|    - schema_is_nested: True\n" in told
+    reader.close()
+    assert repr(reader) == "Arborfs ReaderCheckout\n    Closed       : True"
+
+
 def test_everything_is_escaped(repo, co):
     dataset = co.datasets.init_dataset(HOSTILE, shape=(2,), dtype="U40")
     dataset['"><img src=x onerror=alert(1)>'] = np.array(["<script>", "'\">"], "U40")
