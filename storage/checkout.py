@@ -143,8 +143,8 @@ class Checkout:
     def _repr_html_(self) -> str:
         return notebook.checkout_html(type(self).__name__, self._session, self._facts(), self._datasets, FOLDER)
 
-    def _ipython_key_completions_(self) -> list[str]:
-        return reprs.completions(self._datasets)
+    def _ipython_key_completions_(self) -> list[str | tuple[str, str]]:
+        return reprs.pair_completions(self._datasets)
 
     def _facts(self) -> list[tuple[str, object]]:
         """What a repr tells, by label."""

@@ -62,12 +62,14 @@ def facts(rows: Iterable[tuple[str, object]]) -> Html:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], more: str = "") -> Html:
-    """A table; cells that are not Html already are texts. `more` is a line below it."""
-    head = "".join(
-        f'<th style="{_CELL};{_FAINT};font-weight:normal;border-bottom:{_LINE}">{text(h)}</th>' for h in heads
-    )
+    """A table, headed unless all heads are empty; cells that are not Html already are texts. `more` is a line below it."""
     lines = [f'<tr style="background:none">{"".join(map(_cell, row))}</tr>' for row in rows]
-    return joined(_table([f'<tr style="background:none">{head}</tr>', *lines]), below(more))
+    if any(heads):
+        cells = (
+            f'<th style="{_CELL};{_FAINT};font-weight:normal;border-bottom:{_LINE}">{text(head)}</th>' for head in heads
+        )
+        lines.insert(0, f'<tr style="background:none">{"".join(cells)}</tr>')
+    return joined(_table(lines), below(more))
 
 
 def below(more: str) -> Html:

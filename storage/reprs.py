@@ -7,6 +7,7 @@ nothing here raises for it.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Generic, Never, Self, TypeVar, overload
@@ -22,6 +23,8 @@ from storage.session import Session
 
 COMPLETIONS = 1000
 """So many names are offered to completion."""
+PAIRED = 20
+"""The keys of so many datasets are offered with the names of these."""
 LISTED = 50
 """So many datasets are named."""
 VALUE_MAX = 120
@@ -29,6 +32,10 @@ VALUE_MAX = 120
 CLOSED = [("Closed", True)]
 """What is said of anything that belongs to a closed checkout."""
 
+
+# JSON may be as deep as it likes: what is in a sixth level and below is not looked at.
+_SHORT = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = VALUE_MAX
 
 T = TypeVar("T")
 
@@ -107,6 +114,15 @@ def completions(names: Iterable[str]) -> list[str]:
         return []
 
 
+def pair_completions(datasets: Mapping[str, Iterable[str]]) -> list[str | tuple[str, str]]:
+    """The first names of datasets, and for `checkout["images", "0"]` pairs of the first of them with their first keys."""
+    names = completions(datasets)
+    offered: list[str | tuple[str, str]] = [*names]
+    for name in names[:PAIRED]:
+        offered += [(name, key) for key in completions(islice(datasets[name], COMPLETIONS // PAIRED))]
+    return offered
+
+
 def schema_text(schema: Schema) -> str:
     """What a sample looks like, in a few words: `uint8 (28, 28)`."""
     shape = f"up to {schema.shape}" if schema.variable else f"{schema.shape}"
@@ -121,7 +137,7 @@ def value_text(value: object) -> str:
         shown = np.array2string(some, threshold=8, separator=" ", max_line_width=10_000)
         shown = shown[1:-1].strip() if value.ndim == 0 or value.size == 1 else shown
         return shortened(shown[:-1] + " …]" if value.size > some.size else shown, VALUE_MAX)
-    return shortened(value, VALUE_MAX) if isinstance(value, str) else shortened(repr(value), VALUE_MAX)
+    return shortened(value if isinstance(value, str) else _SHORT.repr(value), VALUE_MAX)
 
 
 def told(count: Callable[[], int]) -> int | str:

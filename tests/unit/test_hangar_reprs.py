@@ -15,7 +15,7 @@ from storage import Repository, notebook
 from storage.errors import Corrupt
 from storage.model.pictures import SIDE, curve, is_curve, is_image, thumbnail
 from storage.model.samples import BytesSource
-from storage.reprs import COMPLETIONS, LISTED
+from storage.reprs import COMPLETIONS, LISTED, value_text
 
 HOSTILE = """<script>alert("x")<|script> 'q' & \x1b[31m\n"""
 ONE = np.array(1, np.int8)
@@ -316,6 +316,7 @@ def test_texts_bytes_and_json(co):
         found = page(dataset)
         assert shown in found.texts and "svg" not in found.tags
         assert f"\n    (max) Shape      : none\n    Datatype         : {kind}\n" in repr(dataset)
+    assert len(value_text([[[[[[[[[0]]]]]]]]] * 1000)) < 200
     long = co.datasets.init_dataset("long", kind="str")
     long["k"] = "<" * 1_000_000
     assert "1.00 MB" in page(long).text
@@ -447,7 +448,9 @@ def test_hg_05_keys_complete_in_ipython(repo, co, tmp_path, monkeypatch):
     assert not any("validation" in text for text in offered("co.datasets['tr"))
     assert {text.strip("'[]") for text in offered("dataset['al")} == {"alpha", "alps"}
     assert any("camera" in text for text in offered("co.metadata['c"))
-    assert co._ipython_key_completions_() == ["training/images", "validation"]
+    assert any("training/images" in text for text in offered("co['tr"))
+    assert {text.strip("'[]") for text in offered("co['training/images', 'al")} == {"alpha", "alps"}
+    assert co._ipython_key_completions_()[:3] == ["training/images", "validation", ("training/images", "alpha")]
     formatted = shell.display_formatter.format(dataset)[0]
     assert formatted["text/plain"] == repr(dataset) and formatted["text/html"] == dataset._repr_html_()
 
