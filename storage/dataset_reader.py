@@ -38,6 +38,7 @@ class DatasetDataReader(Mapping[str, Any]):
         self._schema = schema
         self._suffix = schema.suffix
         self._dtype = dtype_of(schema.dtype)
+        self._holds = schema.holds
         self._copies = not session.committed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -293,8 +294,8 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def _decoded(self, payload: bytes | memoryview, attributes: Attributes) -> Any:
         """The value that a sample's payload holds."""
-        if self._schema.holds != "array":
-            return decode_value(self._schema.holds, payload)
+        if self._holds != "array":
+            return decode_value(self._holds, payload)
         return array_from(payload, self._schema, attributes, copy=self._copies)
 
 

@@ -261,8 +261,8 @@ class DatasetDataWriter(DatasetDataReader):
     def _checked(self, data: object, key: Key) -> Array | bytes:
         """`data` as a plain array that fits the schema, or the file form of what is none; SchemaMismatch."""
         what = f"sample {str(key)[:64]!r}"
-        if self._schema.holds != "array":
-            return encode_value(self._schema.holds, data, what)
+        if self._holds != "array":
+            return encode_value(self._holds, data, what)
         found = type(data).__name__
         if not isinstance(data, np.ndarray):
             raise SchemaMismatch(

@@ -76,6 +76,8 @@ class Planting:
             old = child_of(self._objects, self._old, check_name(name))
             path = (*self.path, name)
             found = Planting(self._objects, path, old, variable=self._variable, stamp=self._stamp)
+            if old is None and self.schema is not None and self.schema.nested:
+                found.schema, found._given = self.schema.inner, True
             self._below[name] = found
         return found
 
