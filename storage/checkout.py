@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from storage.metadata import FOLDER, Metadata
 from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
 from storage.restoring import restore
-from storage.session import Home, Session, in_this_process
+from storage.session import Home, Session, when_dropped
 
 
 class Checkout:
@@ -226,7 +225,8 @@ class WriterCheckout(Checkout):
         self._tree = engine.working_tree(branch)
         super().__init__(Session(self._tree, home))
         # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
-        self._release = weakref.finalize(self._session, in_this_process(release))
+        self._release = release
+        self._dropped = when_dropped(self._session, release)
         self._differ = WriterDiffer(engine, self._session, self._tree.standing)
 
     @property
@@ -414,7 +414,8 @@ class WriterCheckout(Checkout):
         this raises and the checkout stays open.
         """
         super().close()
-        self._release()
+        if self._dropped.detach() is not None:
+            self._release()
         return True
 
     def _facts(self) -> list[tuple[str, object]]:

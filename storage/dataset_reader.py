@@ -229,6 +229,10 @@ class DatasetDataReader(Mapping[str, Any]):
         """ReadOnly."""
         self._refuse()
 
+    def require(self, data: Any) -> None:
+        """ReadOnly."""
+        self._refuse()
+
     def remove(self, name: Key) -> str:
         """ReadOnly."""
         self._refuse()

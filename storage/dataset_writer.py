@@ -92,6 +92,10 @@ class DatasetDataWriter(DatasetDataReader):
                     return name
         return self._add(data, name)
 
+    def require(self, data: Any) -> None:
+        """SchemaMismatch (a ValueError) unless `data` would be a sample here, InvalidName where samples need names."""
+        self._checked(data, self._new_key())
+
     def append(self, data: Any) -> str:
         """Stage `data` under a generated key, and return that; such keys sort by time."""
         return self._add(data, self._generated())

@@ -22,7 +22,6 @@ from storage.model.samples import Array, make_schema
 from storage.nested_datasets import NestedDatasetReader, NestedDatasetWriter
 from storage.session import Session
 from storage.snapshot import Snapshot
-from storage.together import add_together
 from storage.widening import widen, wider_schema
 from storage.working import WorkingReader
 from storage.worktree import WorkingTree
@@ -159,14 +158,27 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """How many datasets there are."""
         return sum(1 for _ in self)
 
-    def add(self, values: Mapping[str, Any]) -> str:
-        """Stage samples of several datasets of unnamed samples under one generated key; see `add_together`."""
-        return add_together(self, values)
-
     @property
     def iswriteable(self) -> bool:
         """Whether datasets can be made and removed here."""
         return self._session.writeable
+
+    def add(self, samples: Mapping[str, Any]) -> str:
+        """Stage one sample in each of several datasets of unnamed samples, under one generated key, and return that.
+
+        All are checked before any is staged. KeyError for a dataset that is not there, ValueError for what does not fit.
+        """
+        self._session.working_tree  # noqa: B018 - raises Closed, ReadOnly
+        datasets = [(self[name], data) for name, data in samples.items()]
+        if not datasets:
+            raise Unsupported("give at least one sample, by the name of its dataset")
+        for dataset, data in datasets:
+            dataset.require(data)
+        (first, data), *others = datasets
+        key = first.add(data)
+        for dataset, data in others:
+            dataset.add(data, key)
+        return key
 
     def remove_dset(self, name: str) -> str:
         """Remove a dataset with its samples and side files, and return its name; commits keep theirs.

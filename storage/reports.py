@@ -67,7 +67,7 @@ def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
 
 
 def _content_lines(snapshot: Snapshot) -> list[str]:
-    datasets = [(path, schema, _count(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
+    datasets = [(path, schema, _values(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
     lines = [
         "==================",
         "| DataSets",
@@ -93,11 +93,11 @@ def _content_lines(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _count(snapshot: Snapshot, path: Path, schema: Schema) -> int:
-    """How many samples a dataset has; those of a nested one are directories."""
+def _values(snapshot: Snapshot, path: Path, schema: Schema) -> int:
+    """How many values a dataset holds; of a nested one, all samples' together."""
     if not schema.nested:
         return snapshot.count_samples(path)
-    return sum(entry.schema == schema.inner for _, entry in snapshot.directories(path))
+    return sum(entry.samples for _, entry in snapshot.entries(path) if entry.is_directory)
 
 
 def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:

@@ -16,7 +16,7 @@ from storage import html, reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
-from storage.disk.locks import Presence
+from storage.disk.locks import Owner, Presence
 from storage.engine import Engine
 from storage.errors import (
     Busy,
@@ -33,7 +33,7 @@ from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
 from storage.model.texts import form, printable, short_fields, size_text
-from storage.session import Home, in_this_process
+from storage.session import Home, when_dropped
 from storage.stores.revisions import Operation
 
 
@@ -140,7 +140,7 @@ class Repository:
 
     def _kept(self, engine: Engine) -> Engine:
         """An engine that is closed, at the latest, when nobody can use this object any more, or the process ends."""
-        weakref.finalize(self, in_this_process(partial(_let_go, engine)))
+        when_dropped(self, partial(_let_go, engine))
         return engine
 
     @property
@@ -336,7 +336,7 @@ class Repository:
     def _writer(self, engine: Engine, branch: str) -> WriterCheckout:
         owner = engine.acquire_writer(branch)
         try:
-            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner), self._home)
+            writer = WriterCheckout(engine, branch, partial(_release, self, engine, branch, owner), self._home)
         except BaseException:
             engine.release_writer(branch, owner)
             raise
@@ -475,6 +475,11 @@ def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
     """A dataset of a commit, or a sample of a nested one, in the repository in that folder: what a pickled one becomes."""
     dataset = Repository(path).checkout(commit=commit).datasets[name]
     return dataset[sample] if sample else dataset
+
+
+def _release(repository: Repository, engine: Engine, branch: str, owner: Owner) -> None:
+    """Give a writer lock back. The repository is named to stay open until that is done."""
+    engine.release_writer(branch, owner)
 
 
 def _let_go(engine: Engine) -> None:

@@ -343,7 +343,7 @@ def test_hg_03_nested_samples(repo, co, capsys):
     capsys.readouterr()
     repo.summary()
     told = capsys.readouterr().out
-    assert "|    Num Arrays: 2\n" in told and "|    - schema_is_nested: True\n" in told
+    assert "|    Num Arrays: 4\n" in told and "|    - schema_is_nested: True\n" in told
     reader.close()
     assert repr(reader) == "Arborfs ReaderCheckout\n    Closed       : True"
 
