@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 import click
 
@@ -13,7 +13,7 @@ from fusefs.cli.output import json_option, print_json, printable
 from storage.engine import Engine
 from storage.errors import NotFound
 from storage.model.digest import Digest
-from storage.model.graph import draw
+from storage.model.graph import beside, draw
 from storage.model.history import condensed
 from storage.model.names import Path
 from storage.model.records import Commit
@@ -96,8 +96,6 @@ def _print_graph(
 ) -> None:
     known = ((digest, tuple(parents)) for digest, parents in history)
     for drawn in islice(draw(known), limit):
-        first, *more = _text(engine, (drawn.key, engine.commit_record(drawn.key)), names, oneline).splitlines()
-        for line in chain(drawn.above, [f"{drawn.line} {first}"], drawn.below):
+        text = _text(engine, (drawn.key, engine.commit_record(drawn.key)), names, oneline)
+        for line in beside(drawn, [*text.splitlines(), *([] if oneline else [""])]):
             click.echo(line)
-        for line in [*more, *([] if oneline else [""])]:
-            click.echo(f"{drawn.beside} {line}".rstrip())
