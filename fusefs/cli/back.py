@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import click
 
+from fusefs.cli.completion import branches, revisions
+from fusefs.cli.completion import paths as paths_below
 from fusefs.cli.location import Location, tree_path
 from fusefs.cli.output import counted, printable, shown
 from storage.restoring import restore as restore_entry
 
 
 @click.command()
-@click.argument("revision", default="")
+@click.argument("revision", default="", shell_complete=revisions)
 @click.option("--soft", is_flag=True, help="Leave all files as they are: what differs is staged.")
 @click.option("--hard", is_flag=True, help="Drop what is staged on the branch.")
-@click.option("--branch", help="The branch to move. Default: as for status.")
+@click.option("--branch", shell_complete=branches, help="The branch to move. Default: as for status.")
 @click.pass_obj
 def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str | None) -> None:
     """Move a branch to REVISION (default: where it is), its files with it.
@@ -51,10 +53,16 @@ def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
-@click.option("--from", "revision", metavar="REVISION", help="Take them from this revision. Default: the branch's tip.")
+@click.argument("paths", nargs=-1, required=True, shell_complete=paths_below)
+@click.option(
+    "--from",
+    "revision",
+    metavar="REVISION",
+    shell_complete=revisions,
+    help="Take them from this revision. Default: the branch's tip.",
+)
 @click.option("--remove", is_flag=True, help="Remove a path that the revision does not have.")
-@click.option("--branch", help="The branch to bring them back on. Default: as for status.")
+@click.option("--branch", shell_complete=branches, help="The branch to bring them back on. Default: as for status.")
 @click.pass_obj
 def restore(location: Location, paths: tuple[str, ...], revision: str | None, remove: bool, branch: str | None) -> None:
     """Put the files and directories PATHS back as they were committed, as staged work.
