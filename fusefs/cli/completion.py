@@ -131,6 +131,12 @@ def datasets(context: click.Context, location: Location, engine: Engine, incompl
     return (parent + slash + found for found in names(tree, tree_path(parent), begun, taken))
 
 
+def files_then_dataset(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files outside, and once there is one, datasets as well: `PATH... DATASET` ends nowhere before its last word."""
+    files = [CompletionItem(incomplete, type="file")]
+    return files + datasets(context, parameter, incomplete) if context.params.get("dataset") else files
+
+
 @_offering
 def samples(context: click.Context, location: Location, engine: Engine, incomplete: str) -> Iterable[str]:
     """The keys of the dataset that was named."""
@@ -140,7 +146,8 @@ def samples(context: click.Context, location: Location, engine: Engine, incomple
 @_offering
 def samples_below(context: click.Context, location: Location, engine: Engine, incomplete: str) -> Iterable[str]:
     """The keys of the dataset that was named as REVISION:PATH."""
-    revision, path = split_object(context.params.get("object_") or "")
+    # Where an option still wants its value, click has not yet given the words before it to the arguments.
+    revision, path = split_object(context.params.get("object_") or "".join(context.args[:1]))
     tree = engine.snapshot(engine.resolve(revision or location.branch(engine)))
     return _samples(tree, path or (), incomplete)
 

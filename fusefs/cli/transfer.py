@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import click
 
-from fusefs.cli.completion import branches, datasets, objects, samples_below
+from fusefs.cli.completion import branches, files_then_dataset, objects, samples_below
 from fusefs.cli.dataset import require_dataset
 from fusefs.cli.location import Location, split_object
 from fusefs.cli.output import counted, json_option, print_json, printable
@@ -67,8 +67,15 @@ def _interruptible(context: click.Context, outcome: str) -> Iterator[None]:
 
 
 @click.command("import")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.argument("dataset", shell_complete=datasets)
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    shell_complete=files_then_dataset,
+)
+@click.argument("dataset")
 @format_option
 @click.option(
     "--by",

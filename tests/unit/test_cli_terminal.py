@@ -28,11 +28,11 @@ PLAIN = {key: value for key, value in os.environ.items() if key not in ("EDITOR"
 class Terminal:
     """A process with a terminal of its own: what it wrote there, and a keyboard."""
 
-    def __init__(self, *words, columns=80, **environment):
+    def __init__(self, *words, columns=80, program=(sys.executable, "-m", "fusefs.cli"), **environment):
         self._fd, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fusefs.cli", *map(str, words)],
+            [*program, *map(str, words)],
             stdin=its,
             stdout=its,
             stderr=its,
@@ -259,6 +259,30 @@ def test_a_value_cannot_move_the_cursor(terminal, cli):
         checkout.datasets.init_dataset("texts", prototype=text)["0"] = text
     shown = terminal("-C", cli.repository, "view", "texts", "0")
     assert shown.end() == 0 and "\x1b" not in shown.written
+
+
+# --- completion ---------------------------------------------------------------------------------------------
+
+
+def test_the_tab_key_in_bash_completes_step_by_step(terminal, cli):
+    cli("dataset", "create", "camera/left", "float32")
+    cli("dataset", "create", "it's", "float32")
+    bash = terminal(program=("bash", "--norc", "--noprofile", "-i"), columns=300, TERM="dumb", PS1="> ")
+    bash.type(f'arborfs() {{ {sys.executable} -m fusefs.cli "$@"; }}; cd {cli.repository}\n')
+    bash.type('eval "$(arborfs completion bash)"; echo read""y\n')
+    bash.expect("\nready\n")
+    bash.type("arborfs dataset remove cam\t")
+    bash.expect("remove camera/")
+    bash.type("\t")
+    bash.expect("camera/left ")  # the first word had no space behind it, this one has
+    bash.type("\n")
+    bash.expect("Successfully removed dataset: camera/left\n")
+    bash.type("arborfs dataset remove i\t")
+    bash.expect("it\\'s ")
+    bash.type("\n")
+    bash.expect("Successfully removed dataset: it's\n")
+    bash.type("exit\n")
+    assert bash.end() == 0
 
 
 # --- ends ---------------------------------------------------------------------------------------------------
