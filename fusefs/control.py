@@ -1,7 +1,7 @@
 """The `.arborfs/` directory at the root of every tree: commands and answers as text files.
 
-It is found by name and never listed. Its files are made when they are opened and read past the page cache; their size
-is 0, like that of files in /proc.
+It is found by name and never listed. Its files are made when they are first read after being opened, in a thread, and
+read past the page cache; their size is 0, like that of files in /proc.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMIT = (CONTROL, b"commit")
 
 
 class ControlFile(Node):
-    """A text that is made when it is opened. Emptying it calls `clear`."""
+    """A text that is made when it is read; `text` is called in any thread. Emptying it calls `clear`."""
 
     __slots__ = ("_clear", "_owner", "_text")
 
@@ -50,14 +50,14 @@ class ControlFile(Node):
         return Stat(self.ino, mode, 0, 0, self._owner.uid, self._owner.gid, 1, NEVER, NEVER)
 
     def open(self, flags: int) -> Handle:
-        """Open the text as it is now."""
+        """Open the text, for reading it as it is at the first read."""
         if flags & WRITING:
             if self._clear is None:
                 raise Refused("this file can only be read")
             if flags & os.O_TRUNC:
                 self._clear()
-            return Discarding(b"")
-        return TextHandle(self._text().encode("utf-8", "surrogateescape"))
+            return Discarding()
+        return TextHandle(lambda: self._text().encode("utf-8", "surrogateescape"))
 
     def truncate(self, size: int) -> None:
         """Emptying clears it."""
@@ -66,8 +66,14 @@ class ControlFile(Node):
         self._clear()
 
 
-class Discarding(TextHandle):
+class Discarding(Handle):
     """An open text that takes anything and keeps nothing: emptying it was what counted."""
+
+    direct = True
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Nothing."""
+        return b""
 
     def write(self, offset: int, data: bytes) -> None:
         """Nothing."""

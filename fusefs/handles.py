@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from storage.stores.contents import Content
@@ -88,19 +89,31 @@ def prefetching(content: Content, start: int, end: int) -> Callable[[], None] | 
 
 
 class TextHandle(Handle):
-    """An open text that was made when it was opened."""
+    """An open text that is made when it is first read, in the reader's thread, and stays as it is from then on.
 
-    __slots__ = ("text",)
+    A history or a status may be long: nobody else waits while its text is made.
+    """
+
+    __slots__ = ("_lock", "_make", "_text")
     direct = True
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, make: Callable[[], bytes]) -> None:
         self.expected = 0
         self.fetched = 0
-        self.text = text
+        self._make = make
+        self._text: bytes | None = None
+        self._lock = Lock()
+
+    def ready(self, offset: int, size: int) -> bool:
+        """Whether the text is made."""
+        return self._text is not None
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, fewer only at the end."""
-        return self.text[offset : offset + size]
+        with self._lock:
+            if self._text is None:
+                self._text = self._make()
+        return self._text[offset : offset + size]
 
 
 class Listing:

@@ -70,9 +70,11 @@ class Operations(pyfuse3.Operations):
         self._on_start()
 
     def _open_counts(self) -> dict[str, int]:
-        buffered = [file for handle in self._files if (file := handle.file) is not None and file.unstaged]
+        # Texts of `.arborfs/` do not count: whoever asks has one open.
+        handles = [handle for handle in self._files if not handle.direct]
+        buffered = [file for handle in handles if (file := handle.file) is not None and file.unstaged]
         return {
-            "files": len(self._files),
+            "files": len(handles),
             "directories": len(self._directories),
             "inodes": len(self._table),
             "unstaged_files": len(set(buffered)),

@@ -35,7 +35,7 @@ def percentile(histogram: list[int], percent: int) -> float:
 
 
 class Statistics:
-    """The counters of one mount. Only the event loop's thread writes to them."""
+    """The counters of one mount. Only the event loop's thread writes to them; any thread may make a report."""
 
     def __init__(self) -> None:
         self._began = time.time_ns()
@@ -73,24 +73,29 @@ class Statistics:
         )
 
     def report(self) -> dict[str, Any]:
-        """Everything, as values that JSON can hold. Times in nanoseconds since 1970, latencies in microseconds."""
-        reads = sum(self._histograms["read"][:BUCKETS]) if "read" in self._histograms else 0
+        """Everything, as values that JSON can hold. Times in nanoseconds since 1970, latencies in microseconds.
+
+        Each part is copied in one step: requests go on meanwhile.
+        """
+        histograms = self._histograms.copy()
+        reads = sum(histograms["read"][:BUCKETS]) if "read" in histograms else 0
         return {
             "pid": os.getpid(),
             "since": self._began,
             "time": time.time_ns(),
-            "requests": {name: self._request(name) for name in sorted(self._histograms)},
-            "refusals": dict(self._refusals.most_common()),
+            "requests": {name: _latencies(histograms[name]) for name in sorted(histograms)},
+            "refusals": dict(self._refusals.copy().most_common()),
             "bytes": {"read": self.bytes_read, "written": self.bytes_written},
             "reads": {"from_memory": self.reads_at_once, "from_disk": reads - self.reads_at_once},
             **{name: source() for name, source in self.sources.items()},
-            "last_errors": list(self._errors),
+            "last_errors": list(self._errors.copy()),
         }
 
-    def _request(self, name: str) -> dict[str, Any]:
-        *histogram, total = self._histograms[name]
-        count = sum(histogram)
-        found: dict[str, Any] = {"count": count, "mean_us": round(total / count / 1000, 1)}
-        for percent in PERCENTILES:
-            found[f"p{percent}_us"] = round(percentile(histogram, percent) / 1000, 1)
-        return found
+
+def _latencies(noted: list[int]) -> dict[str, Any]:
+    *histogram, total = noted
+    count = sum(histogram)
+    found: dict[str, Any] = {"count": count, "mean_us": round(total / max(count, 1) / 1000, 1)}
+    for percent in PERCENTILES:
+        found[f"p{percent}_us"] = round(percentile(histogram, percent) / 1000, 1)
+    return found

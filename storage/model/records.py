@@ -9,7 +9,6 @@ import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 
@@ -90,7 +89,7 @@ class Attributes(
 PLAIN = Attributes()
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where bytes lie: in segment `segment`, `length` bytes from `offset`; `check` is their checksum where known."""
 
     segment: int

@@ -20,7 +20,7 @@ from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 Node = Leaf | Inner
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
-NODE_CACHE = 64 << 20
+NODE_CACHE = 96 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
 SHORT = 1 << 16
