@@ -11,7 +11,7 @@ import numpy as np
 
 from fusefs.cli.completion import branches, datasets, revisions
 from fusefs.cli.location import Location
-from fusefs.cli.output import json_option, print_json, print_table, printable
+from fusefs.cli.output import json_option, list_by_default, print_json, print_table, printable
 from fusefs.cli.show import schema_json, schema_text
 from storage.dataset_reader import dataset_name, dataset_path
 from storage.datasets import Datasets, dataset_paths
@@ -24,8 +24,9 @@ from storage.worktree import WorkingTree
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def dataset(context: click.Context) -> None:
+def dataset(context: click.Context, as_json: bool) -> None:
     """List, make, rename and remove datasets; without a subcommand, list them.
 
     What is made, renamed or removed is staged: a commit keeps it.
@@ -35,8 +36,7 @@ def dataset(context: click.Context) -> None:
       arborfs -C data dataset create masks UINT8 28 28
       arborfs -C data dataset
     """
-    if context.invoked_subcommand is None:
-        context.invoke(list_datasets)
+    list_by_default(context, list_datasets, as_json)
 
 
 @dataset.command("list")

@@ -28,6 +28,14 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")(command)
 
 
+def list_by_default(context: click.Context, listing: click.Command, as_json: bool) -> None:
+    """What a group does: without a subcommand it lists."""
+    if context.invoked_subcommand is None:
+        context.invoke(listing, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"Put --json behind {context.invoked_subcommand}.")
+
+
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -6,7 +6,7 @@ import click
 
 from fusefs.cli.completion import branches, revisions, tags
 from fusefs.cli.location import Location
-from fusefs.cli.output import counted, json_option, json_time, print_json, print_table, printable
+from fusefs.cli.output import counted, json_option, json_time, list_by_default, print_json, print_table, printable
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
 from storage.stores.refs import TagRef
@@ -41,8 +41,9 @@ def _start(engine: Engine, location: Location, revision: str | None) -> Digest |
     shell_complete=branches,
     help="Delete a branch, also when its commits or staged work are nowhere else.",
 )
+@json_option
 @click.pass_context
-def branch(context: click.Context, merged: str | None, forced: str | None) -> None:
+def branch(context: click.Context, merged: str | None, forced: str | None, as_json: bool) -> None:
     """List, make, delete and rename branches; without a subcommand, list them.
 
     \b
@@ -55,9 +56,9 @@ def branch(context: click.Context, merged: str | None, forced: str | None) -> No
     if sum(given) > 1:
         raise click.UsageError("Do one thing at a time: -d, -D or a subcommand.")
     if merged is not None or forced is not None:
-        context.invoke(delete_branch, name=merged or forced, force=forced is not None)
-    elif context.invoked_subcommand is None:
-        context.invoke(list_branches)
+        context.invoke(delete_branch, name=merged or forced, force=forced is not None, as_json=as_json)
+    else:
+        list_by_default(context, list_branches, as_json)
 
 
 @branch.command("list")
@@ -85,8 +86,9 @@ def list_branches(location: Location, as_json: bool = False) -> None:
 @branch.command("create")
 @click.argument("name")
 @click.argument("revision", required=False, shell_complete=revisions)
+@json_option
 @click.pass_obj
-def create_branch(location: Location, name: str, revision: str | None) -> None:
+def create_branch(location: Location, name: str, revision: str | None, as_json: bool) -> None:
     """Make the branch NAME at REVISION (default: the branch you stand in).
 
     What is staged stays where it is staged: the new branch begins at the commit.
@@ -98,18 +100,22 @@ def create_branch(location: Location, name: str, revision: str | None) -> None:
     with location.open() as engine:
         start = _start(engine, location, revision)
         engine.create_branch(name, start)
-        click.echo(f"Created BRANCH: {name} HEAD: {_head(engine, start)}")
+        _tell(engine, "Created", name, start, as_json)
 
 
-def _head(engine: Engine, commit: Digest | None) -> str:
-    return engine.abbreviation(commit) if commit is not None else "no commit yet"
+def _tell(engine: Engine, done: str, branch: str, commit: Digest | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": branch, "commit": hexed(commit) if commit else None})
+    else:
+        click.echo(f"{done} BRANCH: {branch} HEAD: {engine.abbreviation(commit) if commit else 'no commit yet'}")
 
 
 @branch.command("delete")
 @click.argument("name", shell_complete=branches)
 @click.option("-f", "--force", is_flag=True, help="Also when its commits or staged work are nowhere else.")
+@json_option
 @click.pass_obj
-def delete_branch(location: Location, name: str, force: bool) -> None:
+def delete_branch(location: Location, name: str, force: bool, as_json: bool) -> None:
     """Delete the branch NAME. Its commits must be in another branch or a tag, unless --force is given.
 
     Undo brings it back, with what was staged on it.
@@ -121,7 +127,7 @@ def delete_branch(location: Location, name: str, force: bool) -> None:
     with location.open() as engine:
         tip = engine.branches().get(name)
         engine.remove_branch(name, force=force)
-        click.echo(f"Deleted BRANCH: {name} HEAD: {_head(engine, tip)}")
+        _tell(engine, "Deleted", name, tip, as_json)
 
 
 @branch.command("rename")
@@ -178,8 +184,9 @@ def checkout(location: Location, branch: str) -> None:
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def tag(context: click.Context) -> None:
+def tag(context: click.Context, as_json: bool) -> None:
     """List, make and delete tags; without a subcommand, list them.
 
     \b
@@ -188,8 +195,7 @@ def tag(context: click.Context) -> None:
       arborfs -C data tag create v1.0 -m "as in the paper"
       arborfs -C data tag delete v1.0
     """
-    if context.invoked_subcommand is None:
-        context.invoke(list_tags)
+    list_by_default(context, list_tags, as_json)
 
 
 @tag.command("list")
@@ -223,8 +229,9 @@ def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
 @click.argument("name")
 @click.argument("revision", required=False, shell_complete=revisions)
 @click.option("-m", "--message", default="", help="Why this commit has a name.")
+@json_option
 @click.pass_obj
-def create_tag(location: Location, name: str, revision: str | None, message: str) -> None:
+def create_tag(location: Location, name: str, revision: str | None, message: str, as_json: bool) -> None:
     """Name the commit REVISION (default: the tip of the branch you stand in) NAME, for good.
 
     \b
@@ -236,7 +243,10 @@ def create_tag(location: Location, name: str, revision: str | None, message: str
         if commit is None:
             commit = engine.resolve(location.branch(engine))  # says that there is no commit yet
         engine.create_tag(name, commit, message)
-        click.echo(f"Tag {name} made at {engine.abbreviation(commit)}")
+        if as_json:
+            print_json(_tag_json(name, engine.tag(name)))
+        else:
+            click.echo(f"Tag {name} made at {engine.abbreviation(commit)}")
 
 
 @tag.command("delete")

@@ -159,6 +159,7 @@ def import_(
 @click.option("--staged", is_flag=True, help="REVISION is a branch: export it with what is staged on it.")
 @click.option("--force", is_flag=True, help="Replace DEST if it is there.")
 @quiet_option
+@json_option
 @click.pass_context
 def export(
     context: click.Context,
@@ -169,6 +170,7 @@ def export(
     staged: bool,
     force: bool,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write a dataset, sample, file or directory of a commit to DEST, whole or not at all.
 
@@ -194,5 +196,7 @@ def export(
             path = (*path, os.fsencode(sample) + require_dataset(session.tree, path).suffix)
         with _bar(quiet) as bar:
             export_tree(session, path, destination, format=format_, force=force, meter=bar)
-    if not quiet:
+    if as_json:
+        print_json({"path": str(destination)})
+    elif not quiet:
         click.echo(f"Wrote {printable(str(destination))}.")

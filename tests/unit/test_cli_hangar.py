@@ -53,6 +53,16 @@ def test_hg_cli_init(tmp_path):
     assert arborfs(*words, check=False).returncode == 4
 
 
+def test_init_can_begin_anew_but_not_under_those_who_have_the_repository_open(images):
+    words = ("init", images.repository, "--name", "Grace", "--email", "grace@example.org", "--overwrite")
+    with Repository(images.repository) as repo:
+        assert "open elsewhere" in arborfs(*words, check=False).stderr
+        assert repo.list_branches() == ["main"] and len(images.json("log")) == 1
+    arborfs(*words)
+    assert images.json("log") == [] and images.json("op")[0]["author"] == "Grace <grace@example.org>"
+    assert list(images.repository.iterdir()) == [images.repository / ".arborfs"]
+
+
 def test_hg_cli_writer_lock(run):
     assert run("writer-lock") == "Writer lock is available.\n"
     assert run.json("writer-lock") == {"held": [], "released": []}
@@ -329,3 +339,24 @@ def test_hg_cli_help():
     printed = arborfs("--help").stdout
     for name in main.commands:
         assert re.search(rf"^  {name} ", printed, re.MULTILINE)
+
+
+def test_what_a_group_lists_it_lists_as_json_too(images):
+    for group, listing in (("branch", "list"), ("tag", "list"), ("dataset", "list"), ("op", "log")):
+        assert images.json(group) == images.json(group, listing)
+    assert "behind list" in images("branch", "--json", "list", code=2)
+
+
+def test_what_changes_a_ref_reports_it_as_json(images, tmp_path):
+    head = images.json("log")[0]["commit"]
+    assert images.json("branch", "create", "side") == {"name": "side", "commit": head}
+    assert images.json("branch", "delete", "side") == {"name": "side", "commit": head}
+    told = images.json("undo")
+    assert told["undone"]["description"] == "branch removed: side"
+    assert told["made"]["moved"][0]["ref"] == "branch/side"
+    assert images.json("op", "restore", "2")["number"] == told["made"]["number"] + 1
+    tag = images.json("tag", "create", "v1.0", "-m", "why")
+    assert (tag["name"], tag["commit"], tag["message"]) == ("v1.0", head, "why")
+    images("dataset", "create", "masks", "bool", "8")
+    assert images.json("reset", "--hard") == {"branch": "main", "commit": head, "staged": 0}
+    assert images.json("export", ":images", tmp_path / "x.npy") == {"path": str(tmp_path / "x.npy")}
