@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from storage.model.samples import Array
 
@@ -34,6 +33,8 @@ def picture(array: Array, width: int) -> list[str]:
     A character is taken to be twice as high as wide. Bytes are as bright as they are; of other numbers the least is black
     and the greatest white, and what is no number is black.
     """
+    from PIL import Image  # Not above: every command would wait for it.
+
     grey = Image.fromarray(_grey(array))
     columns = max(1, min(width, WIDEST, 2 * grey.width))
     rows = max(1, round(grey.height * columns / grey.width / 2))
