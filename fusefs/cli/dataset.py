@@ -74,12 +74,12 @@ def _dtype(context: click.Context, parameter: click.Parameter, text: str) -> np.
     """A dtype by any name that numpy knows, in upper case as well."""
     for name in (text, text.lower()):
         try:
-            return np.dtype(name)
+            dtype = np.dtype(name)
         except (TypeError, ValueError, SyntaxError):
             continue
-    raise click.BadParameter(
-        f"{text!r} is no dtype: name one as uint8, float32, complex64, bool, datetime64[ns] or U10."
-    )
+        if dtype.itemsize:  # 0 is that of a text whose length is not told
+            return dtype
+    raise click.BadParameter(f"{text!r} is no dtype: name one as uint8, float32, bool, datetime64[ns] or U10.")
 
 
 @dataset.command("create")

@@ -136,6 +136,7 @@ def test_hg_cli_dataset_create(run):
     [
         (["images", "nonsense", "3"], 2),
         (["images", "object", "3"], 2),
+        (["images", "U", "3"], 2),  # texts of no length
         (["images", "uint8", "0"], 2),
         (["images", "uint8", "three"], 2),
         (["a b/..", "uint8", "3"], 2),
