@@ -49,10 +49,10 @@ def view(location: Location, dataset: str, sample: str, revision: str, drawn: bo
         tree = location.tree(engine, revision)
         require_dataset(tree, dataset_path(dataset))
         value = Datasets(Session(tree))[dataset][sample]
-    if as_json:
-        print_json({"dataset": dataset, "sample": sample} | array_json(value))
-    else:
-        _show_array(value, drawn)
+        if as_json:
+            print_json({"dataset": dataset, "sample": sample} | array_json(value))
+        else:
+            _show_array(value, drawn)
 
 
 def _show_array(array: Array, drawn: bool | None) -> None:
