@@ -124,7 +124,7 @@ def datasets(context: click.Context, location: Location, engine: Engine, incompl
 
     def taken(name: bytes, entry: Entry) -> str | None:
         """Its name if it is a directory, which goes on with a slash if it is no dataset."""
-        if not entry.is_directory or name == CONTROL:
+        if not entry.is_directory or name == CONTROL or (entry.schema is not None and entry.schema.is_sample):
             return None
         return os.fsdecode(name) + ("" if entry.schema is not None else "/")
 
@@ -156,11 +156,12 @@ def _samples(tree: Snapshot | WorkingTree, path: Path, incomplete: str) -> list[
     schema = tree.schema_of(path)
     if schema is None:
         return []
-    suffix = os.fsdecode(schema.suffix)
+    suffix, nested = os.fsdecode(schema.suffix), schema.nested
 
     def taken(name: bytes, entry: Entry) -> str | None:
         """The key of a sample."""
-        return os.fsdecode(name).removesuffix(suffix) if entry.kind is Kind.SAMPLE else None
+        is_sample = entry.schema is not None and entry.schema.is_sample if nested else entry.kind is Kind.SAMPLE
+        return os.fsdecode(name).removesuffix(suffix) if is_sample else None
 
     return names(tree, path, incomplete, taken)
 

@@ -134,11 +134,21 @@ def _facts(path: Path, entry: Entry, dataset: Schema | None) -> dict[str, Any]:
 
 
 def schema_json(schema: Schema) -> dict[str, Any]:
-    """Dtype and shape of a dataset for programs."""
-    return {"dtype": schema.dtype, "shape": list(schema.shape), "variable": schema.variable}
+    """What a dataset holds, for programs."""
+    return {
+        "kind": schema.holds,
+        "nested": schema.nested,
+        "dtype": schema.dtype if schema.holds == "array" else None,
+        "shape": list(schema.shape),
+        "variable": schema.variable,
+        "compression": schema.compression or None,
+    }
 
 
 def schema_text(schema: Schema) -> str:
-    """Dtype and shape of a dataset for people."""
+    """What a dataset holds, for people."""
+    nested = "nested " if schema.nested else ""
+    if schema.holds != "array":
+        return nested + schema.holds
     shape = " x ".join(map(str, schema.shape)) or "scalars"
-    return f"{schema.dtype} {'at most ' if schema.variable else ''}{shape}"
+    return f"{nested}{schema.dtype} {'at most ' if schema.variable else ''}{shape}"

@@ -193,7 +193,8 @@ def export(
         revision = revision or location.branch(engine)
         session = Session(engine.working_tree(revision) if staged else engine.snapshot(engine.resolve(revision)))
         if sample is not None:
-            path = (*path, os.fsencode(sample) + require_dataset(session.tree, path).suffix)
+            schema = require_dataset(session.tree, path)
+            path = (*path, os.fsencode(sample) + (b"" if schema.nested else schema.suffix))
         with _bar(quiet) as bar:
             export_tree(session, path, destination, format=format_, force=force, meter=bar)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from typing import Any
@@ -12,13 +13,15 @@ import numpy as np
 from fusefs.cli.completion import datasets, revisions, samples
 from fusefs.cli.dataset import require_dataset
 from fusefs.cli.location import Location
-from fusefs.cli.output import json_option, print_json, printable, terminal_width
+from fusefs.cli.output import counted, json_option, print_json, printable, terminal_width
 from fusefs.cli.picture import can_be_drawn, looks_like_image, numbers, picture
 from storage.dataset_reader import dataset_path
 from storage.datasets import Datasets
 from storage.model.samples import Array
 from storage.session import Session
 
+SHOWN_BYTES = 512
+"""So much of a value that is plain bytes is shown."""
 PLAIN_WIDTH = 100
 """Columns to write for where nobody says how many there are."""
 
@@ -33,7 +36,8 @@ PLAIN_WIDTH = 100
 @json_option
 @click.pass_obj
 def view(location: Location, dataset: str, sample: str, revision: str, drawn: bool | None, as_json: bool) -> None:
-    """Show the value of SAMPLE, a key of DATASET: dtype, shape and numbers of an array, an image as a small picture.
+    """Show the value of SAMPLE, a key of DATASET: dtype, shape and numbers of an array, an image as a small picture, texts as
+    they are, JSON indented, bytes in hexadecimal. Of a nested dataset all values of SAMPLE are shown, or one as SAMPLE/KEY.
 
     REVISION is as for log, or a branch with a + behind it: its working tree, staged work included. Default: the working tree
     of the branch you stand in. Pictures are drawn on a terminal, of arrays of bytes with height and width; --picture draws
@@ -48,11 +52,43 @@ def view(location: Location, dataset: str, sample: str, revision: str, drawn: bo
     with location.open() as engine:
         tree = location.tree(engine, revision)
         require_dataset(tree, dataset_path(dataset))
-        value = Datasets(Session(tree))[dataset][sample]
+        found = Datasets(Session(tree))[dataset]
+        key, _, below = sample.partition("/")
+        value = found[key] if not below else found[key][below]
+        if whole := found.contains_subsamples and not below:
+            value = dict(value)
         if as_json:
-            print_json({"dataset": dataset, "sample": sample} | array_json(value))
+            told = {"values": {each: value_json(found.kind, value[each]) for each in value}} if whole else None
+            print_json({"dataset": dataset, "sample": sample} | (told or value_json(found.kind, value)))
+        elif whole:
+            for each in value:
+                click.echo(f"{printable(each)}:")
+                _show(found.kind, value[each], drawn)
         else:
-            _show_array(value, drawn)
+            _show(found.kind, value, drawn)
+
+
+def _show(kind: str, value: Any, drawn: bool | None) -> None:
+    if kind == "array":
+        _show_array(value, drawn)
+        return
+    if drawn is not None:
+        raise click.UsageError(f"A sample of kind {kind} is no array: leave --picture and --numbers out.")
+    if kind == "bytes":
+        click.echo(counted(len(value), "byte"))
+        lines = [f"{at:08x}  {value[at : at + 16].hex(' ')}" for at in range(0, min(len(value), SHOWN_BYTES), 16)]
+        text = "\n".join(lines + ["…"] * (len(value) > SHOWN_BYTES))
+    else:
+        text = value if kind == "str" else json.dumps(value, indent=2, ensure_ascii=False)
+    for line in text.split("\n"):
+        click.echo("\t".join(map(printable, line.split("\t"))))
+
+
+def value_json(kind: str, value: Any) -> dict[str, Any]:
+    """A value for programs; bytes as Base64."""
+    if kind == "array":
+        return array_json(value)
+    return {"kind": kind, "value": base64.b64encode(value).decode() if kind == "bytes" else value}
 
 
 def _show_array(array: Array, drawn: bool | None) -> None:
