@@ -132,6 +132,10 @@ class NotEmpty(State, OSError):
     """The directory still holds entries."""
 
 
+class NeedsCopy(State, OSError):
+    """The directory means something else at its new place: copy it, and remove the old one."""
+
+
 class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 

@@ -76,6 +76,8 @@ class Planting:
             old = child_of(self._objects, self._old, check_name(name))
             path = (*self.path, name)
             found = Planting(self._objects, path, old, variable=self._variable, stamp=self._stamp)
+            if old is None and self.schema is not None and self.schema.nested:
+                found.schema, found._given = self.schema.inner, True
             self._below[name] = found
         return found
 
@@ -112,7 +114,7 @@ class Planting:
     def add_file(self, name: bytes, source: Source, mtime: int, attributes: Attributes, what: str) -> None:
         """Add a file; in a dataset one with the name of a sample must be one. InvalidName, SchemaMismatch."""
         check_name(name)
-        if self.schema is not None and name.endswith(self.schema.suffix) and source.size:
+        if self.schema is not None and name.endswith(self.schema.suffix) and (source.size or self.schema.takes_empty):
             self._add_sample(name, source, mtime, attributes, what)
             return
         head = encode_head(Entry(Kind.FILE, source.size, mtime, attributes))

@@ -86,6 +86,15 @@ class Snapshot:
         """The schema of a directory, None for an ordinary one."""
         return self.entry(path).schema
 
+    def settled(self, path: Path) -> Digest | None:
+        """The root of a directory: everything in it is committed."""
+        return self._directory(path)
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes are."""
+        return self._objects
+
     def locate(self, directory: Digest, name: bytes) -> tuple[int, Entry]:
         """An entry of the directory with that root, and its rank there. NotFound."""
         found = read.locate(self._objects.node, directory, name)
