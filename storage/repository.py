@@ -113,7 +113,7 @@ class Repository:
         author = Author(user_name.strip(), user_email.strip())
         if remove_old:
             self.close()
-            _delete(folder(self._path))
+            delete_data(folder(self._path))
         self._engine, self._closed = self._kept(Engine.create(self._path, author)), False
         where = str(folder(self._path))
         print(f"directory initialized at: {where}")
@@ -494,8 +494,8 @@ def _row(operation: Operation) -> OperationRow:
     )
 
 
-def _delete(home: Path) -> None:
-    """Delete a repository's data for ever; Busy while somebody else has it open."""
+def delete_data(home: Path) -> None:
+    """Delete a repository's data, if there are any, for ever. Busy while anybody has it open."""
     if not home.exists():
         return
     presence = Presence(home / "lock")

@@ -7,6 +7,7 @@ from itertools import islice
 
 import click
 
+from fusefs.cli.completion import objects
 from fusefs.cli.history import Names, commit_json, commit_text, names_of
 from fusefs.cli.location import Location, split_object, tree_path
 from fusefs.cli.output import json_option, print_json, printable
@@ -22,7 +23,7 @@ Row = tuple[Digest, Commit]
 
 
 @click.command()
-@click.argument("object_", metavar="[REVISION][:PATH]", default="")
+@click.argument("object_", metavar="[REVISION][:PATH]", default="", shell_complete=objects)
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
 @click.option("--graph", is_flag=True, help="Draw beside the commits which of them stand on which.")
