@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,6 +57,7 @@ class DatasetDataWriter(DatasetDataReader):
         self._lock = threading.RLock()
         self._depth = 0
         self._waiting: dict[str, Value] | None = None
+        self._storing = ExitStack()
         self._last_time = 0
         self._limit = max(1, BATCH_BYTES // (min(nbytes, INLINE_MAX) + _OVERHEAD))
         self._size = len(canonical_header(schema.dtype, schema.shape)) + nbytes
@@ -114,7 +116,8 @@ class DatasetDataWriter(DatasetDataReader):
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
         with self._lock:
             tree = self._session.working_tree
-            self._take({key: self._value(tree, key, array) for key, array in checked.items()})
+            with tree.storing():
+                self._take({key: self._value(tree, key, array) for key, array in checked.items()})
 
     def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
         """Stage the rows of one array."""
@@ -186,9 +189,11 @@ class DatasetDataWriter(DatasetDataReader):
     def __enter__(self) -> Self:
         """Begin a batch. Batches nest; the outermost counts."""
         with self._lock:
-            self._session.working_tree  # noqa: B018 - raises Closed
+            tree = self._session.working_tree
             if self._waiting is None:
                 self._waiting = {}
+                # What is large is stored at once, and named when the batch is staged.
+                self._storing.enter_context(tree.storing())
                 self._session.begin(self)
             self._depth += 1
         return self
@@ -216,6 +221,7 @@ class DatasetDataWriter(DatasetDataReader):
                 self._waiting = {}
             if self._depth == 0 and self._waiting is not None:
                 self._waiting = None
+                self._storing.close()
                 self._session.end(self)
 
     def finish(self) -> None:
