@@ -171,7 +171,7 @@ class Model:
     def differing(self, name: str) -> set[Path]:
         """The paths that are not what the tip has."""
         here, there = facts(self.tree(name).tree), facts(self.tip(name).tree)
-        return {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)} - {()}
+        return {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
 
     def is_dirty(self, name: str) -> bool:
         return bool(self.differing(name)) or self.merging(name) is not None

@@ -71,7 +71,7 @@ STEPS: tuple[tuple[int, str, tuple[Sequence[Any], ...]], ...] = (
     (2, "plant", (BRANCHES, PATHS, PLANTED, TIMES)),
     (2, "remove", (BRANCHES, (*PATHS, *DATASET))),
     (2, "rename", (BRANCHES, PATHS, PATHS)),
-    (2, "change", (BRANCHES, (*PATHS, *DATASET), (None, 0o600, 0o700), (None, b"1", b"2"), (None, *TIMES))),
+    (2, "change", (BRANCHES, ((), *PATHS, *DATASET), (None, 0o600, 0o700), (None, b"1", b"2"), (None, *TIMES))),
     (2, "restore", (BRANCHES, (*PATHS, *DATASET), NUMBER)),
     (6, "commit", ((*BRANCHES, "*", "*"), ("", "of its own"), ("", "eve"))),
     (1, "amend", (BRANCHES, ("better", "best"))),
