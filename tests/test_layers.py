@@ -21,6 +21,7 @@ LAYERS = [
     ["storage.model"],
     ["storage.tree"],
     ["storage.disk"],
+    ["storage.config"],
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],

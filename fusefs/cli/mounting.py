@@ -15,11 +15,10 @@ import click
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of, noted
 from fusefs.cli.output import json_option, print_json, printable
-from fusefs.cli.supervisor import Supervisor
 from fusefs.logs import logging_to
 from fusefs.options import MountOptions
+from storage.config import folder, read_config
 from storage.errors import ArborError, Exists, NotFound
-from storage.home import folder, read_config
 
 ANSWER_SECONDS = 60.0
 """A mount that has not answered by then has failed. It takes long only where an index is rebuilt first."""
@@ -98,6 +97,8 @@ def mount(
     if not foreground:
         start(options)
     elif supervise:
+        from fusefs.cli.supervisor import Supervisor
+
         read_config(options.repository)
         with logging_to(options.log, debug=options.debug):
             code = Supervisor(daemon_command(replace(options, supervise=False)), options.mountpoint).run()

@@ -15,14 +15,12 @@ import click
 from fusefs.cli.completion import branches, files_then_dataset, objects, samples_below
 from fusefs.cli.dataset import require_dataset
 from fusefs.cli.location import Location, split_object
-from fusefs.cli.output import counted, json_option, print_json, printable
+from fusefs.cli.output import INTERRUPTED, counted, json_option, print_json, printable
 from storage.exporting import export_tree
 from storage.formats.base import By
 from storage.formats.registry import NAMES
 from storage.importing import import_files
 from storage.session import Session
-
-INTERRUPTED = 130
 
 format_option = click.option(
     "-f", "--format", "format_", default="", metavar="NAME", help=f"One of {', '.join(NAMES)}, or a plug-in's."

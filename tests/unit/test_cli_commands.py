@@ -381,8 +381,10 @@ def test_rebuild_keeps_commits_and_staged_work(cli):
 
 def all_commands(command, words=()):
     yield words, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from all_commands(below, (*words, name))
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from all_commands(command.get_command(context, name), (*words, name))
 
 
 @pytest.mark.parametrize(
