@@ -89,7 +89,7 @@ class ReaderCheckout(Checkout):
     """A commit's datasets and metadata. Nothing in it ever changes."""
 
     def __init__(self, engine: Engine, commit: Digest) -> None:
-        super().__init__(Session(engine.snapshot(commit)))
+        super().__init__(Session(engine.snapshot(commit), engine.path))
         self._commit = commit
         self._differ = Differ(engine, self._session, lambda: engine.committed(commit))
 

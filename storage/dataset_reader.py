@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path as FilePath
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly
+from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, Unsupported
+from storage.model.digest import hexed
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
 from storage.model.records import Entry, Kind, Schema
 from storage.model.samples import Array, array_from
 from storage.session import Session
+from storage.snapshot import Snapshot
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
@@ -23,6 +27,15 @@ COMPLETIONS = 1000
 """So many keys are offered to IPython's completion."""
 
 _READ_ONLY = "This checkout is read-only. Check out with write=True to change data."
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A dataset of a commit, as another process finds it: the repository's folder, 64 hexadecimal digits, the name."""
+
+    repository: FilePath
+    commit: str
+    dataset: str
 
 
 class DatasetDataReader(Mapping[str, Array]):
@@ -73,6 +86,14 @@ class DatasetDataReader(Mapping[str, Array]):
     def iswriteable(self) -> bool:
         """Whether samples can be added, replaced and removed here."""
         return self._session.writeable
+
+    @property
+    def origin(self) -> Origin:
+        """Where another process finds the same samples. Unsupported for one of a branch."""
+        tree = self._session.tree
+        if not isinstance(tree, Snapshot):
+            raise Unsupported(f"the dataset {self.name!r} of a branch changes: only those of commits can be reopened")
+        return Origin(self._session.path, hexed(tree.commit), self.name)
 
     def __getitem__(self, key: Key) -> Array:
         """The sample under `key`. KeyError where there is none; ValueError for what cannot be a key."""

@@ -86,6 +86,10 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class WrongType(Usage, TypeError):
+    """An argument that is of another type than the call takes."""
+
+
 class Ambiguous(Usage, ValueError):
     """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
 
@@ -130,6 +134,15 @@ class IsADirectory(State, IsADirectoryError):
 
 class NotEmpty(State, OSError):
     """The directory still holds entries."""
+
+
+class TooFewSamples(State, RuntimeError):
+    """There are fewer samples than the call needs: `wanted` and `found` say how many."""
+
+    def __init__(self, message: str, *, wanted: int, found: int) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.found = found
 
 
 class NothingToCommit(State, RuntimeError):

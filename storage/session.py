@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from storage.errors import Closed, ReadOnly
@@ -12,6 +13,8 @@ CLOSED = (
     "Unable to operate on past checkout objects which have been closed. "
     "No operation occurred. Please use a new checkout."
 )
+
+NOWHERE = Path()
 
 
 class Batch(Protocol):
@@ -27,7 +30,9 @@ class Batch(Protocol):
 class Session:
     """One checkout's view of the repository, from opening to closing. Thread-safe as far as the engine is."""
 
-    def __init__(self, tree: Snapshot | WorkingTree) -> None:
+    def __init__(self, tree: Snapshot | WorkingTree, path: Path = NOWHERE) -> None:
+        self.path = path
+        """The folder of the repository."""
         self._tree = tree
         self._open = True
         self._batches: list[Batch] = []

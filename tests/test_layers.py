@@ -36,6 +36,7 @@ LAYERS = [
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
+    ["storage.loaders"],
     ["storage.maintenance"],
     ["storage"],  # the package itself names what users import
 ]

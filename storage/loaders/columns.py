@@ -1,0 +1,151 @@
+"""Datasets side by side: row by row the samples that belong together, in whatever process they are asked for.
+
+Worker processes carry nothing over a fork: neither LMDB nor descriptors nor locks. They, and those that were given a
+pickled copy, open the repository themselves, at the same commits, when they read the first row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
+
+from storage.dataset_reader import DatasetDataReader, Key, Origin
+from storage.errors import NotFound, ReadOnly, TooFewSamples, Unsupported, WrongType
+from storage.model.digest import blake, hexed
+from storage.repository import Repository
+
+Row = tuple[Any, ...]
+"""A sample of each column."""
+
+
+class Columns:
+    """Datasets of commits whose samples belong together by key. Thread-safe; can be pickled, and carried over a fork."""
+
+    def __init__(self, readers: Sequence[DatasetDataReader], keys: Sequence[tuple[str, ...]]) -> None:
+        self.keys = keys
+        self.names = tuple(reader.name for reader in readers)
+        self.varying = tuple(reader.variable_shape for reader in readers)
+        """Whether the samples of a column differ in shape."""
+        self.shapes = tuple(reader.shape for reader in readers)
+        self.dtypes = tuple(reader.dtype for reader in readers)
+        self._origins = tuple(reader.origin for reader in readers)
+        self._opened = {os.getpid(): tuple(readers)}
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.keys)
+
+    def rows(self, numbers: Iterable[int]) -> list[Row]:
+        """The rows of those numbers. Closed, in the process that they come from, once the checkout is closed."""
+        readers = self._here()
+        return [
+            tuple(reader[key] for reader, key in zip(readers, self.keys[number], strict=True)) for number in numbers
+        ]
+
+    def fingerprint(self) -> str:
+        """Tells these keys in this order, of datasets of these names, from others. Says nothing of what the samples hold."""
+        parts = [*self.names, "", *(key for row in self.keys for key in row)]
+        return hexed(blake("\0".join(parts).encode("utf-8", "surrogateescape")))[:32]
+
+    def _here(self) -> tuple[DatasetDataReader, ...]:
+        """The datasets, opened by this process."""
+        process = os.getpid()
+        found = self._opened.get(process)
+        if found is None:
+            repositories = _repositories(self._origins)
+            # Without a lock, which a fork may carry over as it was: who comes second gives way.
+            found = self._opened.setdefault(process, _readers(repositories, self._origins))
+            Finalize(self, _close, (list(repositories.values()), process), exitpriority=1)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what is open in this process."""
+        return self.__dict__ | {"_opened": {}}
+
+
+def make_columns(columns: object, keys: Iterable[Key | Sequence[Key]] | None) -> Columns:
+    """Check what a user has given to a loader, and put it side by side.
+
+    `columns` is a dataset of a read-only checkout or a list of such. `keys` are the keys to take, in that order, or for
+    each row a tuple with a key for each dataset; all, in order, if None.
+
+    WrongType (a TypeError) for what is no dataset or no key, ReadOnly (a PermissionError) for a writer's; without keys
+    NotFound (a KeyError) unless all datasets have the same keys, with keys for one that is not there; Unsupported (a
+    ValueError) for a row that has not a key for each dataset; TooFewSamples (a RuntimeError) without any.
+    """
+    readers = _checked_readers(columns)
+    found = _common_keys(readers) if keys is None else _checked_keys(readers, keys)
+    if not found:
+        raise TooFewSamples(f"there is no sample in {', '.join(each.name for each in readers)}", wanted=1, found=0)
+    return Columns(readers, found)
+
+
+def _checked_readers(columns: object) -> list[DatasetDataReader]:
+    given = [columns] if isinstance(columns, DatasetDataReader) else columns
+    if not isinstance(given, list | tuple) or not given:
+        raise WrongType(f"columns must be a dataset or a list of datasets, not {_described(columns)}")
+    for each in given:
+        if not isinstance(each, DatasetDataReader):
+            raise WrongType(f"columns must be datasets, not {_described(each)}")
+        if each.iswriteable:
+            raise ReadOnly(
+                f"the dataset {each.name!r} is a writer's, and may change: take it from a read-only checkout"
+            )
+    return list(given)
+
+
+def _described(value: object) -> str:
+    return f"an empty {type(value).__name__}" if isinstance(value, list | tuple) and not value else type(value).__name__
+
+
+def _common_keys(readers: Sequence[DatasetDataReader]) -> list[tuple[str, ...]]:
+    first, *others = readers
+    keys = list(first)
+    for other in others:
+        if differing := set(other).symmetric_difference(keys):
+            example = min(differing)
+            raise NotFound(
+                f"{first.name!r} and {other.name!r} have not the same keys: {len(differing)} are in one only, "
+                f"such as {example!r}; name the keys to take"
+            )
+    return [(key,) * len(readers) for key in keys]
+
+
+def _checked_keys(readers: Sequence[DatasetDataReader], keys: Iterable[Key | Sequence[Key]]) -> list[tuple[str, ...]]:
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise WrongType(f"keys must be a list of keys, not {type(keys).__name__}")
+    rows: list[tuple[str, ...]] = []
+    for given in keys:
+        row = tuple(given) if isinstance(given, list | tuple) else (given,) * len(readers)
+        if len(row) != len(readers):
+            raise Unsupported(f"the row {given!r} has {len(row)} keys, there are {len(readers)} datasets")
+        rows.append(tuple(_checked_key(reader, key) for reader, key in zip(readers, row, strict=True)))
+    return rows
+
+
+def _checked_key(reader: DatasetDataReader, key: object) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise WrongType(f"keys are str or int, not {type(key).__name__}")
+    if key not in reader:
+        raise NotFound(f"no sample {key!r} in dataset {reader.name!r}")
+    return str(key)
+
+
+def _repositories(origins: Sequence[Origin]) -> dict[Path, Repository]:
+    return {path: Repository(path) for path in dict.fromkeys(origin.repository for origin in origins)}
+
+
+def _readers(repositories: dict[Path, Repository], origins: Sequence[Origin]) -> tuple[DatasetDataReader, ...]:
+    return tuple(
+        repositories[origin.repository].checkout(commit=origin.commit).datasets[origin.dataset] for origin in origins
+    )
+
+
+def _close(repositories: Sequence[Repository], process: int) -> None:
+    """Let go of repositories in the process that opened them: it is a worker's end, or nobody needs them any more."""
+    if os.getpid() == process:
+        for repository in repositories:
+            repository.close()
