@@ -39,6 +39,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.IsADirectory: errno.EISDIR,
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.TooFewSamples: errno.EINVAL,
+    errors.WorkerDied: errno.EIO,
     errors.NothingToCommit: errno.ENODATA,
     errors.NothingToUndo: errno.ENODATA,
     errors.NotMerged: errno.ENOTEMPTY,

@@ -26,6 +26,17 @@ class ArborError(Exception):
         """The text as given: KeyError would show its repr."""
         return str(self.args[0]) if self.args else (self.__doc__ or "").splitlines()[0]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its data, for the way from a worker process: classes take other arguments than their text."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[ArborError], args: tuple[Any, ...], data: dict[str, Any]) -> ArborError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(data)
+    return error
+
 
 class Usage(ArborError):
     """The call cannot be right, whatever the repository holds."""
@@ -143,6 +154,10 @@ class TooFewSamples(State, RuntimeError):
         super().__init__(message)
         self.wanted = wanted
         self.found = found
+
+
+class WorkerDied(State, RuntimeError):
+    """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
 
 
 class NothingToCommit(State, RuntimeError):

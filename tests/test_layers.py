@@ -36,7 +36,7 @@ LAYERS = [
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
-    ["storage.loaders"],
+    ["storage.loaders", "storage.bulk"],
     ["storage.maintenance"],
     ["storage"],  # the package itself names what users import
 ]

@@ -217,8 +217,8 @@ def make_numpy_dataset(
     One dataset, or a list of datasets whose samples belong together by key; `keys` as in `make_torch_dataset`. A batch is
     one array of `batch_size` samples, a list where their shapes vary, and for several datasets a tuple of these; or
     what `collate_fn` makes of a list of samples (tuples of samples for several datasets). Without a `batch_size` samples
-    come one by one. With `drop_last` a last batch that is too short is left out. A `seed` gives the same orders again; else one is
-    drawn. `prefetch` batches are read ahead by threads, which run `collate_fn`, too.
+    come one by one. With `drop_last` a last batch that is too short is left out. A `seed` gives the same orders again;
+    else one is drawn. `prefetch` batches are read ahead by threads, which run `collate_fn`, too.
 
     Errors as of `make_torch_dataset`; TooFewSamples (a RuntimeError) for a `batch_size` above the number of samples,
     WrongType (a TypeError) or Unsupported (a ValueError) for one that is no positive int.
