@@ -25,7 +25,7 @@ from tests.unit import bulk_functions as functions
 
 if __name__ == "__main__":
     with Repository(sys.argv[1]) as repo:
-        run_bulk_import(repo, "main", {columns}, functions.{function}, {calls}, ncpus=2, autocommit=False)
+        run_bulk_import(repo, "main", {columns}, functions.{function}, {calls}, ncpus={ncpus}, autocommit=False)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 ROOT = Path(__file__).parent.parent.parent
@@ -41,10 +41,10 @@ def prepared(repository):
     return repository
 
 
-def program(repository, function, columns, calls, **options):
+def program(repository, function, columns, calls, *, ncpus=2, **options):
     """A program of its own that imports."""
     script = repository.parent / "program.py"
-    script.write_text(PROGRAM.format(function=function, columns=columns, calls=calls))
+    script.write_text(PROGRAM.format(function=function, columns=columns, calls=calls, ncpus=ncpus))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     return subprocess.Popen([sys.executable, script, repository], env=environment, text=True, **options)
 
@@ -56,11 +56,23 @@ def state(repository):
         return engine.working_tree("main").status()
 
 
+@pytest.fixture
+def signs(tmp_path):
+    """Where workers leave their process ids; none of them outlives the test."""
+    folder = tmp_path / "signs"
+    folder.mkdir()
+    yield folder
+    for pid in filter(alive, workers_in(folder)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def workers_in(signs):
+    return {int(file.name.split("-")[1]) for file in signs.iterdir()}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_hg92_an_import_that_is_ended_leaves_the_branch_and_no_process(prepared, tmp_path, number):
+def test_hg92_an_import_that_is_ended_leaves_the_branch_and_no_process(prepared, signs, number):
     before = state(prepared)
-    signs = tmp_path / "signs"
-    signs.mkdir()
     calls = [{"number": each, "folder": str(signs)} for each in range(40)]
     # A session of its own: what reaches the program alone must end the others, too.
     process = program(prepared, "waiting", ["labels"], calls, stderr=subprocess.PIPE, start_new_session=True)
@@ -68,26 +80,23 @@ def test_hg92_an_import_that_is_ended_leaves_the_branch_and_no_process(prepared,
         workers = wait_until(lambda: found if len(found := workers_in(signs)) == 2 else None, what="two workers")
         assert process.pid not in workers
         process.send_signal(number)
-        _, told = process.communicate(timeout=PATIENCE)
+        process.wait(PATIENCE)
         wait_until(lambda: not any(map(alive, workers)), what="the end of the workers")
+        told = process.stderr.read()
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in told) == (number == signal.SIGINT)
     assert state(prepared) == before
 
 
-def workers_in(signs):
-    return {int(file.name.split("-")[1]) for file in signs.iterdir()}
-
-
-def test_hg92_ctrl_c_at_a_terminal_is_told_once(prepared, tmp_path):
+def test_hg92_ctrl_c_at_a_terminal_is_told_once(prepared, signs):
     before = state(prepared)
-    signs = tmp_path / "signs"
-    signs.mkdir()
-    calls = [{"number": each, "folder": str(signs)} for each in range(40)]
-    process = program(prepared, "waiting", ["labels"], calls, stderr=subprocess.PIPE, start_new_session=True)
+    calls = [{"number": 0, "folder": str(signs)}, {"number": 1, "folder": ""}]
+    # Three: two make the first call and wait in it, one is done and has nothing to do.
+    process = program(prepared, "waiting", ["labels"], calls, ncpus=3, stderr=subprocess.PIPE, start_new_session=True)
     try:
         wait_until(lambda: len(workers_in(signs)) == 2, what="two workers")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of its processes
