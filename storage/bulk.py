@@ -35,7 +35,9 @@ from storage.errors import Conflict, SchemaMismatch, StagedWork, Unsupported, Wo
 from storage.importing import TRIES
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key
-from storage.model.records import Attributes, Entry, Schema, directory_entry
+from storage.model.records import PLAIN, Attributes, Entry, Schema, directory_entry
+from storage.model.samples import BytesSource
+from storage.model.values import encode_value
 from storage.planting import Planting, around, merged, overlaid
 from storage.repository import Repository
 from storage.tree.node import EMPTY
@@ -46,7 +48,7 @@ BATCHES = 16
 
 
 class UDF_Return(NamedTuple):
-    """What a generator function yields: a sample for the column (dataset) of that name."""
+    """What a generator function yields: a sample for the column (dataset) of that name; for a nested one a dict of values."""
 
     column: str
     key: str | int
@@ -177,9 +179,7 @@ class _Work:
             seen = _Seen()
             for sample in self._samples(calls):
                 seen.add(sample)
-                data = np.asarray(sample.data)
-                what = f"sample {sample.key!r} of {sample.column!r}"
-                plantings[sample.column].add_rows([check_key(sample.key)], data[None], what)
+                _plant(plantings[sample.column], self.columns[sample.column], sample)
             return _Stored({name: planting.finish() for name, planting in plantings.items()}, seen.digest())
 
     def repeat(self, calls: Sequence[Arguments]) -> str:
@@ -202,14 +202,37 @@ class _Work:
             raise WrongType(f"udf must yield UDF_Return(column, key, data), not {type(sample).__name__}")
         if sample.column not in self.columns:
             raise Unsupported(f"udf yields a sample for {sample.column!r}: the columns are {', '.join(self.columns)}")
-        if not isinstance(sample.data, np.ndarray):
-            found = type(sample.data).__name__
-            raise SchemaMismatch(
-                f"sample {sample.key!r} of {sample.column!r} is of type {found}, not numpy.ndarray",
-                expected="numpy.ndarray",
-                found=found,
-            )
         return sample
+
+
+def _plant(planting: Planting, schema: Schema, sample: UDF_Return) -> None:
+    """Store one sample. InvalidName, SchemaMismatch."""
+    what = f"sample {sample.key!r} of {sample.column!r}"
+    key = check_key(sample.key)
+    if not schema.nested:
+        _plant_value(planting, schema, key, sample.data, what)
+        return
+    if not isinstance(sample.data, Mapping) or not sample.data:
+        raise _misfit(sample.data, what, "a dict of at least one value")
+    inner = planting.below(key.encode(), schema.inner)
+    for name, value in sample.data.items():
+        _plant_value(inner, schema.inner, check_key(name), value, f"{what}, {name!r}")
+    planting.close(key.encode())
+
+
+def _plant_value(planting: Planting, schema: Schema, key: str, value: object, what: str) -> None:
+    if schema.holds != "array":
+        source = BytesSource(memoryview(encode_value(schema.holds, value, what)))
+        planting.add_file(key.encode() + schema.suffix, source, planting.mtime, PLAIN, what)
+    elif isinstance(value, np.ndarray):
+        planting.add_rows([key], value[None], what)
+    else:
+        raise _misfit(value, what, "numpy.ndarray")
+
+
+def _misfit(value: object, what: str, expected: str) -> SchemaMismatch:
+    found = type(value).__name__
+    return SchemaMismatch(f"{what} is of type {found}, not {expected}", expected=expected, found=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +251,24 @@ class _Seen:
 
     def add(self, sample: UDF_Return) -> None:
         """One sample more."""
-        data = np.ascontiguousarray(sample.data)
-        self._hasher.update(repr((sample.column, sample.key, data.dtype.str, data.shape, data.nbytes)).encode())
-        self._hasher.update(data.tobytes())
+        self._text(repr((sample.column, sample.key)))
+        self._value(sample.data)
+
+    def _value(self, value: object) -> None:
+        if isinstance(value, np.ndarray):
+            self._text(repr((value.dtype.str, value.shape, value.nbytes)))
+            self._hasher.update(value.tobytes())
+        elif isinstance(value, Mapping):
+            self._text(f"dict of {len(value)}")
+            for key, each in value.items():
+                self._text(repr(key))
+                self._value(each)
+        else:
+            self._text(repr(value))
+
+    def _text(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        self._hasher.update(len(data).to_bytes(8, "little") + data)
 
     def digest(self) -> str:
         """The digest of all so far."""
@@ -338,7 +376,7 @@ def _lay(tree: WorkingTree, parts: dict[TreePath, Entry]) -> bool:
                 grafts.append((path, entry))
         try:
             if grafts:
-                tree.graft(grafts, oldest)
+                tree.graft_all(grafts, oldest)
             return bool(grafts)
         except Conflict:
             if attempt == TRIES - 1:

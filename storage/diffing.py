@@ -268,7 +268,9 @@ class _Sorted:
                 self._metadata.add(path_text(path[len(FOLDER) :]))
         elif entry.kind is Kind.SAMPLE and dataset is not None:
             self._samples.add(_sample_key(path, dataset))
-        elif (schema := _told_schema(difference, entry)) is not None:
+        elif (schema := _told_schema(difference, entry)) is not None and schema.is_sample:
+            return  # of a nested dataset: its values tell of it
+        elif schema is not None:
             self._schema[dataset_name(path)] = schema.hash
         else:
             self._files.add(path_text(path) + "/" * entry.is_directory)
@@ -291,7 +293,10 @@ def _told_schema(difference: Difference, entry: Entry) -> Schema | None:
 
 
 def _sample_key(path: Path, dataset: Schema) -> SampleKey:
-    return SampleKey(dataset_name(path[:-1]), path_text((path[-1].removesuffix(dataset.suffix),)))
+    key = path[-1].removesuffix(dataset.suffix)
+    if dataset.is_sample:  # of a nested dataset: one of the values in a sample
+        return SampleKey(dataset_name(path[:-2]), path_text((path[-2], key)))
+    return SampleKey(dataset_name(path[:-1]), path_text((key,)))
 
 
 def _conflicts(engine: Engine, base: Tree, here: Tree, there: Tree) -> Conflicts:

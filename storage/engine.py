@@ -45,7 +45,7 @@ from storage.stores.syncer import Syncer
 from storage.stores.transaction import Committer, root_of
 from storage.stores.writers import WriterLocks
 from storage.tree import read
-from storage.working import Parts
+from storage.working import Parts, WorkingReader
 from storage.worktree import WorkingTree
 
 DEFAULT_BRANCH = "main"
@@ -199,6 +199,12 @@ class Engine(References):
             if tree is None:
                 tree = self._trees[branch] = WorkingTree(self._parts, branch)
             return tree
+
+    def working_reader(self, branch: str) -> WorkingReader:
+        """A branch's working tree, to read only. NotFound."""
+        with self._index.read() as txn:
+            self._refs.branch(txn, branch)
+        return WorkingReader(self._parts, branch)
 
     def merging(self, branch: str) -> Merging:
         """Merging into a branch, and the merge of it that is under way. NotFound."""

@@ -219,7 +219,7 @@ def _plant(tree: WorkingTree, target: TreePath, new: Entry, overwrite: bool) -> 
         for name in reversed(target[len(place) :]):
             entry = around(tree.objects, name, entry)
         try:
-            tree.graft([(place, entry)], since)
+            tree.graft(place, entry, since)
             return
         except (Conflict, NotFound):
             if attempt == TRIES - 1:

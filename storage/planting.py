@@ -69,13 +69,15 @@ class Planting:
         self._map = MapBuilder(objects)
         self._below: dict[bytes, Planting] = {}
 
-    def below(self, name: bytes) -> Planting:
-        """The directory of that name, begun if it has not been. InvalidName."""
+    def below(self, name: bytes, schema: Schema | None = None) -> Planting:
+        """The directory of that name, begun if it has not been; as a dataset if a schema is given. InvalidName."""
         found = self._below.get(name)
         if found is None:
             old = child_of(self._objects, self._old, check_name(name))
             path = (*self.path, name)
             found = Planting(self._objects, path, old, variable=self._variable, stamp=self._stamp)
+            if schema is not None:
+                found.schema, found._given = schema, True
             self._below[name] = found
         return found
 
@@ -112,7 +114,7 @@ class Planting:
     def add_file(self, name: bytes, source: Source, mtime: int, attributes: Attributes, what: str) -> None:
         """Add a file; in a dataset one with the name of a sample must be one. InvalidName, SchemaMismatch."""
         check_name(name)
-        if self.schema is not None and name.endswith(self.schema.suffix) and source.size:
+        if self.schema is not None and name.endswith(self.schema.suffix) and (source.size or self.schema.takes_empty):
             self._add_sample(name, source, mtime, attributes, what)
             return
         head = encode_head(Entry(Kind.FILE, source.size, mtime, attributes))

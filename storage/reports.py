@@ -115,7 +115,8 @@ def log_text(engine: Engine, commit: Digest | None, *, show_time: bool = True, s
         when = time.strftime("%d%b%Y %H:%M:%S", time.localtime(record.time // _SECOND))
         shown = f" ({when})" if show_time else ""
         shown += f" ({record.author.name})" if show_user else ""
-        lines.append(f"* {engine.abbreviation(digest)}{shown}: {record.message.partition(chr(10))[0]}")
+        facts = "".join(f" {{{name}={text}}}" for name, text in record.metadata.items()).replace(chr(10), " ")
+        lines.append(f"* {engine.abbreviation(digest)}{shown}: {record.message.partition(chr(10))[0]}{facts}")
     return "\n".join(lines)
 
 
@@ -123,7 +124,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
     """The same for programs.
 
     `head`; `order`: the commits, newest first; `ancestors`: commit → its parents; `specs`: commit → time
-    (seconds since 1970), message, user, email; `branch_heads`: commit → the branches that end there.
+    (seconds since 1970), message, user, email, metadata; `branch_heads`: commit → the branches that end there.
     """
     history = list(engine.log(commit)) if commit is not None else []
     heads: dict[str, list[str]] = defaultdict(list)
@@ -140,6 +141,7 @@ def log_contents(engine: Engine, commit: Digest | None) -> dict[str, Any]:
                 "commit_message": record.message,
                 "commit_user": record.author.name,
                 "commit_email": record.author.email,
+                "commit_metadata": dict(record.metadata),
             }
             for digest, record in history
         },

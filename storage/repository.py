@@ -6,13 +6,14 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, overload
 
 from storage import reports
-from storage.checkout import ReaderCheckout, WriterCheckout
+from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Presence
@@ -21,6 +22,7 @@ from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevisi
 from storage.home import folder
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
+from storage.session import Home, in_this_process
 from storage.stores.revisions import Operation
 
 
@@ -59,11 +61,11 @@ class Repository:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).expanduser().absolute()
-        self._checkouts: weakref.WeakSet[ReaderCheckout | WriterCheckout] = weakref.WeakSet()
+        self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
         self._closed = False
         try:
-            self._engine = Engine.open(self._path)
+            self._engine = self._kept(Engine.open(self._path))
         except NotARepository:
             warnings.warn(
                 f"No repository exists at {folder(self._path)}, please use `repo.init()` first.",
@@ -86,7 +88,7 @@ class Repository:
         if remove_old:
             self.close()
             _delete(folder(self._path))
-        self._engine, self._closed = Engine.create(self._path, author), False
+        self._engine, self._closed = self._kept(Engine.create(self._path, author)), False
         where = str(folder(self._path))
         print(f"directory initialized at: {where}")
         return where
@@ -110,12 +112,21 @@ class Repository:
         """Close it."""
         self.close()
 
+    def _kept(self, engine: Engine) -> Engine:
+        """An engine that is closed, at the latest, when nobody can use this object any more, or the process ends."""
+        weakref.finalize(self, in_this_process(partial(_let_go, engine)))
+        return engine
+
+    @property
+    def _home(self) -> Home:
+        return Home(self, self._path, reopened)
+
     def _opened(self) -> Engine:
         if self._closed:
             raise Closed(f"The repository at {self._path} has been closed. Open it again with Repository(path).")
         if self._engine is None:
             try:
-                self._engine = Engine.open(self._path)  # another process may have made it meanwhile
+                self._engine = self._kept(Engine.open(self._path))  # another process may have made it meanwhile
             except NotARepository:
                 raise NotARepository(
                     f"Repository at path: {self._path} has not been initialized. Please run the `init()` function."
@@ -244,19 +255,31 @@ class Repository:
 
     @overload
     def checkout(
-        self, write: Literal[False] = False, *, branch: str = "", commit: str = "", tag: str = ""
+        self,
+        write: Literal[False] = False,
+        *,
+        branch: str = "",
+        commit: str = "",
+        tag: str = "",
+        staged: Literal[False] = False,
     ) -> ReaderCheckout: ...
 
     @overload
     def checkout(
-        self, write: Literal[True], *, branch: str = "", commit: str = "", tag: str = ""
+        self, write: Literal[True], *, branch: str = "", commit: str = "", tag: str = "", staged: Literal[False] = False
     ) -> WriterCheckout: ...
 
+    @overload
     def checkout(
-        self, write: bool = False, *, branch: str = "", commit: str = "", tag: str = ""
-    ) -> ReaderCheckout | WriterCheckout:
+        self, write: Literal[False] = False, *, branch: str = "", commit: str = "", tag: str = "", staged: Literal[True]
+    ) -> StagedCheckout: ...
+
+    def checkout(
+        self, write: bool = False, *, branch: str = "", commit: str = "", tag: str = "", staged: bool = False
+    ) -> ReaderCheckout | WriterCheckout | StagedCheckout:
         """A checkout to read (of a branch's last commit, a tag, or any revision), or to write (of a branch).
 
+        With `staged` one to read a branch as it stands, with what is staged on it and not committed yet; any number of them.
         The default branch unless another is named. A commit may be named by any unambiguous beginning, and
         as `main~2`. Each branch has one writer at a time: WriterLockHeld (a PermissionError) while another
         one lives; the lock of a dead one is taken over with a warning. ValueError for a branch, tag or
@@ -268,18 +291,26 @@ class Repository:
         if write:
             if commit or tag:
                 raise Unsupported("commits and tags never change: write on a branch")
+            if staged:
+                raise Unsupported("a writer sees what is staged: leave out staged=True")
             return self._writer(engine, _known_branch(engine, branch))
+        if staged:
+            if commit or tag:
+                raise Unsupported("nothing is staged on commits and tags: name a branch")
+            looking = StagedCheckout(engine, _known_branch(engine, branch), self._home)
+            self._checkouts.add(looking)
+            return looking
         found = self._revision(engine, branch, commit, tag)
         if found is None:
             raise UnknownRevision(f"No commit exists with the hash: {commit}")
-        reader = ReaderCheckout(engine, found)
+        reader = ReaderCheckout(engine, found, self._home)
         self._checkouts.add(reader)
         return reader
 
     def _writer(self, engine: Engine, branch: str) -> WriterCheckout:
         owner = engine.acquire_writer(branch)
         try:
-            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner))
+            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner), self._home)
         except BaseException:
             engine.release_writer(branch, owner)
             raise
@@ -394,6 +425,18 @@ class Repository:
         if not self.initialized:
             return "\n".join([*lines, "    Initialized      : False"])
         return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+
+
+def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
+    """A dataset of a commit, or a sample of a nested one, in the repository in that folder: what a pickled one becomes."""
+    dataset = Repository(path).checkout(commit=commit).datasets[name]
+    return dataset[sample] if sample else dataset
+
+
+def _let_go(engine: Engine) -> None:
+    """Close an engine that nobody has closed, unless its repository has been deleted meanwhile."""
+    if folder(engine.path).exists():
+        engine.close()
 
 
 def _row(operation: Operation) -> OperationRow:

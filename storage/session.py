@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from storage.errors import Closed, ReadOnly
+from storage.model.digest import hexed
 from storage.snapshot import Snapshot
+from storage.working import WorkingReader
 from storage.worktree import WorkingTree
+
+Reopen = Callable[..., Any]
+"""Opens a repository again from its folder, and a dataset of a commit in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Whose session it is: the repository, which stays open as long as anything got from it is used, and where it is."""
+
+    owner: object
+    path: Path
+    reopen: Reopen
+
 
 CLOSED = (
     "Unable to operate on past checkout objects which have been closed. "
     "No operation occurred. Please use a new checkout."
 )
 
-NOWHERE = Path()
+
+def in_this_process(action: Callable[[], None]) -> Callable[[], None]:
+    """`action`, which does nothing in processes forked from this one: what it lets go of is not theirs."""
+    pid = os.getpid()
+
+    def act() -> None:
+        """Do it where it was meant to be done."""
+        if os.getpid() == pid:
+            action()
+
+    return act
 
 
 class Batch(Protocol):
@@ -30,10 +58,9 @@ class Batch(Protocol):
 class Session:
     """One checkout's view of the repository, from opening to closing. Thread-safe as far as the engine is."""
 
-    def __init__(self, tree: Snapshot | WorkingTree, path: Path = NOWHERE) -> None:
-        self.path = path
-        """The folder of the repository."""
+    def __init__(self, tree: Snapshot | WorkingReader, home: Home | None = None) -> None:
         self._tree = tree
+        self._home = home
         self._open = True
         self._batches: list[Batch] = []
 
@@ -41,6 +68,18 @@ class Session:
     def writeable(self) -> bool:
         """Whether changes are possible here at all."""
         return isinstance(self._tree, WorkingTree)
+
+    @property
+    def committed(self) -> bool:
+        """Whether it is a commit that is looked at: nothing in it ever changes."""
+        return isinstance(self._tree, Snapshot)
+
+    def address(self) -> tuple[Reopen, str, str]:
+        """How to find it again: what opens a dataset of that folder, commit and name. ReadOnly for a branch, Closed."""
+        tree = self.tree
+        if not isinstance(tree, Snapshot) or self._home is None:
+            raise ReadOnly("Only what is read from a commit can be pickled: commit, and check the commit out to read.")
+        return self._home.reopen, str(self._home.path), hexed(tree.commit)
 
     @property
     def mode(self) -> str:
@@ -58,7 +97,7 @@ class Session:
             raise Closed(CLOSED)
 
     @property
-    def tree(self) -> Snapshot | WorkingTree:
+    def tree(self) -> Snapshot | WorkingReader:
         """The tree to read; Closed after `close`."""
         self.require_open()
         return self._tree

@@ -11,28 +11,45 @@ from storage.model.records import Commit, Entry, Kind, Schema, decode_entry
 from storage.stores.contents import Content, open_content, payload_of
 from storage.stores.objects import Objects
 from storage.tree import read
-from storage.tree.node import EMPTY
+
+PLACES = 1000
+"""So many directories are kept, to be looked into again."""
 
 
 class Snapshot:
-    """One commit, read-only. Thread-safe; holds nothing but the commit's record."""
+    """One commit, read-only. Thread-safe; holds the commit's record and the directories looked into last."""
 
     def __init__(self, objects: Objects, commit: Digest) -> None:
         self.commit = commit
         self.record: Commit = objects.commit(commit)
         self._objects = objects
+        self._directories: dict[Path, Digest] = {}
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path`; () is the root. NotFound, NotADirectory."""
-        entry = self.record.root
-        for depth, name in enumerate(path):
+        if not path:
+            return self.record.root
+        root = self._directories.get(path[:-1]) or self._resolve(path[:-1])
+        found = read.get(self._objects.node, root, path[-1])
+        if found is None:
+            raise NotFound(f"there is no {path_text(path)} in commit {self.commit.hex()[:16]}")
+        return decode_entry(*found)
+
+    def _resolve(self, path: Path) -> Digest:
+        """The root of the directory at `path`, which is kept."""
+        root = self.record.root.root
+        for depth, name in enumerate(path, 1):
+            found = read.get(self._objects.node, root, name)
+            if found is None:
+                raise NotFound(f"there is no {path_text(path[:depth])} in commit {self.commit.hex()[:16]}")
+            entry = decode_entry(*found)
             if entry.kind is not Kind.DIRECTORY:
                 raise NotADirectory(f"{path_text(path[:depth])} is not a directory")
-            found = read.get(self._objects.node, entry.root, name) if entry.root != EMPTY else None
-            if found is None:
-                raise NotFound(f"there is no {path_text(path[: depth + 1])} in commit {self.commit.hex()[:16]}")
-            entry = decode_entry(*found)
-        return entry
+            root = entry.root
+        if len(self._directories) >= PLACES:
+            self._directories.clear()
+        self._directories[path] = root
+        return root
 
     def entries(self, path: Path, after: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
         """The entries of a directory in the order of their names, those behind `after` only."""
@@ -69,6 +86,15 @@ class Snapshot:
         """The schema of a directory, None for an ordinary one."""
         return self.entry(path).schema
 
+    def settled(self, path: Path) -> Digest | None:
+        """The root of a directory: everything in it is committed."""
+        return self._directory(path)
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes are."""
+        return self._objects
+
     def locate(self, directory: Digest, name: bytes) -> tuple[int, Entry]:
         """An entry of the directory with that root, and its rank there. NotFound."""
         found = read.locate(self._objects.node, directory, name)
@@ -88,7 +114,4 @@ class Snapshot:
             yield rank, name, decode_entry(head, value)
 
     def _directory(self, path: Path) -> Digest:
-        entry = self.entry(path)
-        if entry.kind is not Kind.DIRECTORY:
-            raise NotADirectory(f"{path_text(path)} is not a directory")
-        return entry.root
+        return self._directories.get(path) or self._resolve(path)

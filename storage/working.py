@@ -118,6 +118,10 @@ class WorkingReader:
         """What a file or sample holds; pass the schema of the directory it is in."""
         return open_content(self._p.objects, entry, self._p.staging.value(entry.value), dataset)
 
+    def readlink(self, entry: Entry) -> bytes:
+        """A symbolic link's target."""
+        return self._p.staging.value(entry.value)
+
     def payload(self, entry: Entry) -> bytes | memoryview:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
@@ -125,6 +129,17 @@ class WorkingReader:
     def same_contents(self, old: Entry, new: Entry) -> bool:
         """Whether two versions of one name hold the same bytes; False may also mean that this cannot be told."""
         return same_contents(self._p.objects, old, new)
+
+    def settled(self, path: Path) -> Digest | None:
+        """The root of a directory in which nothing is staged, None for others. NotFound, NotADirectory."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            return where.base if where.staged is None else None
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes go: for those who read many, or build a directory that `graft` puts into the tree."""
+        return self._p.objects
 
     def schema_of(self, path: Path) -> Schema | None:
         """The schema of a directory, None for an ordinary one. NotFound, NotADirectory."""

@@ -44,7 +44,6 @@ from storage.stores.contents import (
     store_payload,
     stored_entry,
 )
-from storage.stores.objects import Objects
 from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree.node import EMPTY
 from storage.working import TRIES, WorkingReader, staged_id
@@ -78,7 +77,7 @@ class WorkingTree(WorkingReader):
         """
         parent, name = split(path)
         schema = sample_schema(self.schema_of(parent), name)
-        if source.size == 0:
+        if source.size == 0 and schema is not None and not schema.takes_empty:
             schema = None
         stamp = time.time_ns() if mtime is None else mtime
         before = self._chunks_at(path) if source.size > DELTA_MIN and source.base is None else ()
@@ -107,7 +106,9 @@ class WorkingTree(WorkingReader):
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty file; in a dataset, a sample still to be filled. Exists."""
         parent, name = split(path)
-        entry = Entry(Kind.FILE, 0, time.time_ns() if mtime is None else mtime, attributes)
+        schema = sample_schema(self.schema_of(parent), name)
+        kind = Kind.SAMPLE if schema is not None and schema.takes_empty else Kind.FILE
+        entry = Entry(kind, 0, time.time_ns() if mtime is None else mtime, attributes)
         with self._change() as change:
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
@@ -116,9 +117,12 @@ class WorkingTree(WorkingReader):
         return entry
 
     def make_directory(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
-        """A new, empty directory; a dataset if the attributes hold a schema. Exists."""
+        """A new, empty directory; a dataset if the attributes hold a schema; in a nested dataset, a sample. Exists."""
         parent, name = split(path)
         stamp = time.time_ns() if mtime is None else mtime
+        dataset = self.schema_of(parent)
+        if dataset is not None and dataset.nested and attributes.schema is None:
+            attributes = replace(attributes, schema=dataset.inner)
         with self._change() as change:
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
@@ -142,10 +146,6 @@ class WorkingTree(WorkingReader):
                 raise Exists(f"{path_text(path)} is there already")
             change.put(directory, name, encode_head(entry), target, new=True)
         return entry
-
-    def readlink(self, entry: Entry) -> bytes:
-        """A symbolic link's target."""
-        return self._p.staging.value(entry.value)
 
     def remove(self, path: Path) -> None:
         """Remove a file, sample or symbolic link. IsADirectory."""
@@ -291,8 +291,8 @@ class WorkingTree(WorkingReader):
         if wanted is not None and current is not None and wanted.hash == current.hash:
             return entry
         if wanted is not None:
-            if entry.size == 0:
-                return entry
+            if entry.size == 0 and not wanted.takes_empty:
+                return replace(entry, kind=Kind.FILE)
             source = ContentSource(self.content(entry, current))
             return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes)
         head = file_header(current, entry.attributes)
@@ -446,15 +446,35 @@ class WorkingTree(WorkingReader):
         check_array(schema, array.dtype, array.shape, what)
         data = array.tobytes()
         before = self._chunks_at(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
-        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before)
+        flags, value = store_payload(
+            self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before, schema.compression
+        )
         size = len(canonical_header(schema.dtype, array.shape)) + len(data)
         attributes = Attributes(shape=array.shape) if schema.variable else PLAIN
         return Entry(Kind.SAMPLE, size, time.time_ns() if mtime is None else mtime, attributes, flags, value)
 
-    @property
-    def objects(self) -> Objects:
-        """Where contents and nodes go: for those who build a directory that `graft` puts into the tree."""
-        return self._p.objects
+    def value_entry(self, schema: Schema, data: bytes, replaces: Path) -> Entry:
+        """Store the file form of a str, of bytes or of JSON; the entry to stage it with at the path `replaces`."""
+        before = self._chunks_at(replaces) if len(data) > DELTA_MIN else ()
+        flags, value = store_payload(self._p.objects, BytesSource(data), 0, 1, before, schema.compression)
+        return Entry(Kind.SAMPLE, len(data), time.time_ns(), PLAIN, flags, value)
+
+    def put_nested(
+        self, directory: Path, samples: Mapping[bytes, Sequence[tuple[bytes, Entry]]], schema: Schema
+    ) -> None:
+        """Stage entries of many directories right below one, in one record; those that are missing are made, with `schema`."""
+        stamp = time.time_ns()
+        with self._change() as change:
+            above = change.directory(directory)
+            for name, rows in samples.items():
+                if change.find(above, check_name(name)) is None:
+                    child = change.new_directory(EMPTY, (*directory, name))
+                    head = encode_head(Entry(Kind.STAGED, 0, stamp, Attributes(schema=schema)))
+                    change.put(above, name, head, STAGED_ID.pack(child), new=True)
+                    change.touch(child, stamp)
+                else:
+                    child = change.directory((*directory, name))
+                change.put_many(child, [(sub, encode_head(e), self._p.staging.value(e.value)) for sub, e in rows])
 
     def folded(self, path: Path) -> tuple[Entry | None, int]:
         """The entry at `path`, None where there is none, with what is staged below it stored as a commit would store it.
@@ -485,7 +505,11 @@ class WorkingTree(WorkingReader):
         self._p.objects.put_nodes(fresh)
         return entry, since
 
-    def graft(self, grafts: Sequence[tuple[Path, Entry]], since: int) -> None:
+    def graft(self, path: Path, entry: Entry, since: int) -> None:
+        """Put one directory that is stored in full in place of what is at `path`, as one row: see `graft_all`."""
+        self.graft_all([(path, entry)], since)
+
+    def graft_all(self, grafts: Sequence[tuple[Path, Entry]], since: int) -> None:
         """Put directories that are stored in full in place of what is at their paths: all of them, as one change.
 
         None may be inside another. Conflict, and nothing is changed, where something at one of the paths, below it or

@@ -42,7 +42,7 @@ class NumpyDataset(Iterable[Any]):
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._shuffle = shuffle
-        self._collate = collate or self._stacked
+        self._collate = collate
         self._prefetch = prefetch
         self.seed = seed
         """What the orders of all epochs follow from."""
@@ -133,9 +133,11 @@ class NumpyDataset(Iterable[Any]):
 
     def read(self, numbers: Sequence[int]) -> Any:
         """The batch of those samples."""
-        rows = self._columns.rows(numbers)
-        samples = rows if len(self._columns.names) > 1 else [value for (value,) in rows]
-        return samples[0] if self._batch_size is None else self._collate(samples)
+        columns = self._columns.read(numbers)
+        if self._batch_size is not None and self._collate is None:
+            return columns if len(columns) > 1 else columns[0]
+        samples = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
+        return samples[0] if self._collate is None or self._batch_size is None else self._collate(samples)
 
     def batches(self, spans: Iterable[Sequence[int]]) -> Generator[tuple[int, Any], None, None]:
         """Batches with the number of samples in each, `prefetch` of them read ahead."""
@@ -155,14 +157,6 @@ class NumpyDataset(Iterable[Any]):
             finally:
                 for _, future in waiting:
                     future.cancel()
-
-    def _stacked(self, samples: list[Any]) -> Any:
-        """Arrays of one shape as one array with a new first axis, all others as a list; a tuple of both for columns."""
-        varying = self._columns.varying
-        if len(varying) == 1:
-            return _joined(samples, varying[0])
-        columns = zip(*samples, strict=True)
-        return tuple(_joined(column, differ) for column, differ in zip(columns, varying, strict=True))
 
 
 class BatchIterator(Iterator[Any]):
@@ -215,10 +209,11 @@ def make_numpy_dataset(
     """Iterate over datasets of a read-only checkout in batches of numpy arrays.
 
     One dataset, or a list of datasets whose samples belong together by key; `keys` as in `make_torch_dataset`. A batch is
-    one array of `batch_size` samples, a list where their shapes vary, and for several datasets a tuple of these; or
-    what `collate_fn` makes of a list of samples (tuples of samples for several datasets). Without a `batch_size` samples
-    come one by one. With `drop_last` a last batch that is too short is left out. A `seed` gives the same orders again;
-    else one is drawn. `prefetch` batches are read ahead by threads, which run `collate_fn`, too.
+    one array of `batch_size` samples, a list where they vary in shape or are no arrays (nested ones are dicts), and for
+    several datasets a tuple of these; or what `collate_fn` makes of a list of samples (tuples of samples for several
+    datasets). Without a `batch_size` samples come one by one. With `drop_last` a last batch that is too short is left
+    out. A `seed` gives the same orders again; else one is drawn. `prefetch` batches are read ahead by threads, which run
+    `collate_fn`, too.
 
     Errors as of `make_torch_dataset`; TooFewSamples (a RuntimeError) for a `batch_size` above the number of samples,
     WrongType (a TypeError) or Unsupported (a ValueError) for one that is no positive int.
@@ -253,10 +248,6 @@ def _require_int(name: str, value: object, least: int) -> None:
         raise WrongType(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
         raise Unsupported(f"{name} must be at least {least}, not {value}")
-
-
-def _joined(samples: Sequence[Any], varying: bool) -> Any:
-    return list(samples) if varying else np.stack(samples)
 
 
 def _awaited(waiting: deque[tuple[int, Future[Any]]]) -> tuple[int, Any]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from multiprocessing.util import Finalize
-from pathlib import Path
 from typing import Any
 
-from storage.dataset_reader import DatasetDataReader, Key, Origin
+import numpy as np
+
+from storage.dataset_reader import DatasetDataReader, Key
 from storage.errors import NotFound, ReadOnly, TooFewSamples, Unsupported, WrongType
 from storage.model.digest import blake, hexed
-from storage.repository import Repository
 
-Row = tuple[Any, ...]
-"""A sample of each column."""
+Batch = Any
+"""Samples of one column: an array with a first axis more, or a list where they cannot be stacked."""
 
 
 class Columns:
@@ -27,43 +26,54 @@ class Columns:
     def __init__(self, readers: Sequence[DatasetDataReader], keys: Sequence[tuple[str, ...]]) -> None:
         self.keys = keys
         self.names = tuple(reader.name for reader in readers)
-        self.varying = tuple(reader.variable_shape for reader in readers)
-        """Whether the samples of a column differ in shape."""
-        self.shapes = tuple(reader.shape for reader in readers)
-        self.dtypes = tuple(reader.dtype for reader in readers)
-        self._origins = tuple(reader.origin for reader in readers)
+        # How to open each of them again, found out while the checkout is open.
+        self._recipes = tuple(reader.__reduce__() for reader in readers)
         self._opened = {os.getpid(): tuple(readers)}
 
     def __len__(self) -> int:
         """How many rows there are."""
         return len(self.keys)
 
-    def rows(self, numbers: Iterable[int]) -> list[Row]:
-        """The rows of those numbers. Closed, in the process that they come from, once the checkout is closed."""
-        readers = self._here()
-        return [
-            tuple(reader[key] for reader, key in zip(readers, self.keys[number], strict=True)) for number in numbers
-        ]
+    def read(self, numbers: Sequence[int]) -> tuple[Batch, ...]:
+        """The rows of those numbers, column by column; all arrays are fresh, writeable memory.
+
+        Closed, in the process that the datasets come from, once their checkout is closed.
+        """
+        return tuple(
+            _samples(reader, [self.keys[number][column] for number in numbers])
+            for column, reader in enumerate(self.here())
+        )
 
     def fingerprint(self) -> str:
         """Tells these keys in this order, of datasets of these names, from others. Says nothing of what the samples hold."""
         parts = [*self.names, "", *(key for row in self.keys for key in row)]
         return hexed(blake("\0".join(parts).encode("utf-8", "surrogateescape")))[:32]
 
-    def _here(self) -> tuple[DatasetDataReader, ...]:
+    def here(self) -> tuple[DatasetDataReader, ...]:
         """The datasets, opened by this process."""
         process = os.getpid()
         found = self._opened.get(process)
         if found is None:
-            repositories = _repositories(self._origins)
             # Without a lock, which a fork may carry over as it was: who comes second gives way.
-            found = self._opened.setdefault(process, _readers(repositories, self._origins))
-            Finalize(self, _close, (list(repositories.values()), process), exitpriority=1)
+            found = self._opened.setdefault(process, tuple(reopen(*where) for reopen, where in self._recipes))
         return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what is open in this process."""
         return self.__dict__ | {"_opened": {}}
+
+
+def _samples(reader: DatasetDataReader, keys: list[str]) -> Batch:
+    if reader.column_layout == "flat" and reader.schema_type == "fixed_shape":
+        return reader.stack(keys)
+    return [_own(reader[key]) for key in keys]
+
+
+def _own(value: Any) -> Any:
+    """A sample as memory of its own; of a nested dataset, as a dict of such."""
+    if isinstance(value, DatasetDataReader):
+        return {key: _own(each) for key, each in value.items()}
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def make_columns(columns: object, keys: Iterable[Key | Sequence[Key]] | None) -> Columns:
@@ -72,9 +82,10 @@ def make_columns(columns: object, keys: Iterable[Key | Sequence[Key]] | None) ->
     `columns` is a dataset of a read-only checkout or a list of such. `keys` are the keys to take, in that order, or for
     each row a tuple with a key for each dataset; all, in order, if None.
 
-    WrongType (a TypeError) for what is no dataset or no key, ReadOnly (a PermissionError) for a writer's; without keys
-    NotFound (a KeyError) unless all datasets have the same keys, with keys for one that is not there; Unsupported (a
-    ValueError) for a row that has not a key for each dataset; TooFewSamples (a RuntimeError) without any.
+    WrongType (a TypeError) for what is no dataset or no key, ReadOnly (a PermissionError) for a branch's, which may change;
+    without keys Unsupported (a ValueError) for nested datasets beside others and NotFound (a KeyError) unless all have the
+    same keys; with keys NotFound for one that is not there and Unsupported for a row that has not a key for each
+    dataset; TooFewSamples (a RuntimeError) without any.
     """
     readers = _checked_readers(columns)
     found = _common_keys(readers) if keys is None else _checked_keys(readers, keys)
@@ -103,6 +114,9 @@ def _described(value: object) -> str:
 
 def _common_keys(readers: Sequence[DatasetDataReader]) -> list[tuple[str, ...]]:
     first, *others = readers
+    if len({reader.column_layout for reader in readers}) > 1:
+        layouts = ", ".join(f"{reader.name!r} is {reader.column_layout}" for reader in readers)
+        raise Unsupported(f"the datasets are laid out differently: {layouts}; name the keys to take")
     keys = list(first)
     for other in others:
         if differing := set(other).symmetric_difference(keys):
@@ -132,20 +146,3 @@ def _checked_key(reader: DatasetDataReader, key: object) -> str:
     if key not in reader:
         raise NotFound(f"no sample {key!r} in dataset {reader.name!r}")
     return str(key)
-
-
-def _repositories(origins: Sequence[Origin]) -> dict[Path, Repository]:
-    return {path: Repository(path) for path in dict.fromkeys(origin.repository for origin in origins)}
-
-
-def _readers(repositories: dict[Path, Repository], origins: Sequence[Origin]) -> tuple[DatasetDataReader, ...]:
-    return tuple(
-        repositories[origin.repository].checkout(commit=origin.commit).datasets[origin.dataset] for origin in origins
-    )
-
-
-def _close(repositories: Sequence[Repository], process: int) -> None:
-    """Let go of repositories in the process that opened them: it is a worker's end, or nobody needs them any more."""
-    if os.getpid() == process:
-        for repository in repositories:
-            repository.close()

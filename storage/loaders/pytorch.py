@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.dataset_reader import Key
 from storage.errors import Unsupported
-from storage.loaders.columns import Columns, Row, make_columns
+from storage.loaders.columns import Columns, make_columns
 
 
 def make_torch_dataset(
@@ -52,13 +52,10 @@ class _Rows:
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """The samples of a batch at once: DataLoader asks for this."""
-        return [self._sample(row) for row in self._columns.rows(numbers)]
-
-    def _sample(self, row: Row) -> Any:
-        values = tuple(map(_tensor, row))
+        columns = [_tensors(column) for column in self._columns.read(numbers)]
         if self._as_dict:
-            return dict(zip(self._columns.names, values, strict=True))
-        return values if len(values) > 1 else values[0]
+            return [dict(zip(self._columns.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made when it is needed: it has no name by which it could be pickled.
@@ -92,8 +89,19 @@ def _kinds() -> frozenset[str]:
     return frozenset(name for name in names if hasattr(torch, name))
 
 
+def _tensors(column: Any) -> list[Any]:
+    """The samples of a column as tensors. Those of one array share its memory, which is nobody else's."""
+    if isinstance(column, list):
+        return [_tensor(value) for value in column]
+    whole = _tensor(column)
+    return list(whole) if whole is column else list(whole.unbind())
+
+
 def _tensor(value: Any) -> Any:
+    """An array as a tensor of the same memory, a dict of arrays as one of tensors; anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _tensor(each) for key, each in value.items()}
     dtype = getattr(value, "dtype", None)
-    if dtype is None or dtype.name not in _kinds():
+    if dtype is None or dtype.newbyteorder("=").name not in _kinds():
         return value
     return _torch().from_numpy(value if dtype.isnative else value.astype(dtype.newbyteorder("=")))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from storage.dataset_reader import Key
+from storage.dataset_reader import DatasetDataReader, Key
 from storage.errors import Unsupported
 from storage.loaders.batches import make_numpy_dataset
 from storage.loaders.columns import make_columns
@@ -23,16 +23,23 @@ def make_tensorflow_dataset(
     found = make_columns(columns, keys)
     samples = make_numpy_dataset(columns, keys, shuffle=shuffle)
     tensorflow = _tensorflow()
-    specs = tuple(
-        tensorflow.TensorSpec([None] * len(shape) if varying else shape, tensorflow.as_dtype(dtype))
-        for shape, varying, dtype in zip(found.shapes, found.varying, found.dtypes, strict=True)
-    )
+    specs = tuple(_spec(tensorflow, reader) for reader in found.here())
 
     def rows() -> Iterator[Any]:
         """The samples of one epoch."""
         return iter(samples)
 
     return tensorflow.data.Dataset.from_generator(rows, output_signature=specs if len(specs) > 1 else specs[0])
+
+
+def _spec(tensorflow: Any, reader: DatasetDataReader) -> Any:
+    """What samples of a dataset are to TensorFlow. Unsupported."""
+    if reader.column_layout != "flat" or reader.kind not in ("array", "str", "bytes"):
+        raise Unsupported(f"samples of {reader.name!r} are no tensors: only arrays, texts and bytes are")
+    if reader.kind != "array":
+        return tensorflow.TensorSpec((), tensorflow.string)
+    shape = [None] * len(reader.shape) if reader.variable_shape else reader.shape
+    return tensorflow.TensorSpec(shape, tensorflow.as_dtype(reader.dtype))
 
 
 def _tensorflow() -> Any:

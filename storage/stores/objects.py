@@ -20,7 +20,7 @@ from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 Node = Leaf | Inner
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
-NODE_CACHE = 64 << 20
+NODE_CACHE = 96 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
 SHORT = 1 << 16
@@ -169,10 +169,10 @@ class Objects:
         for first in range(0, len(fresh), 256):
             self._put(RecordKind.NODE, fresh[first : first + 256])
 
-    def put_chunk(self, data: bytes | memoryview, itemsize: int = 1) -> Digest:
-        """Store a chunk and return its digest."""
+    def put_chunk(self, data: bytes | memoryview, itemsize: int = 1, compression: str = "") -> Digest:
+        """Store a chunk and return its digest; `compression` as of `pack`."""
         digest = blake(data)
-        self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
+        self._put(RecordKind.CHUNK, [(digest, data)], itemsize, compression)
         return digest
 
     def put_delta(self, digest: Digest, data: bytes | memoryview, bases: Sequence[Digest], itemsize: int = 1) -> bool:
@@ -235,14 +235,20 @@ class Objects:
         self._put(RecordKind.COMMIT, [(digest, data)])
         return digest
 
-    def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
+    def _put(
+        self,
+        kind: RecordKind,
+        objects: Sequence[tuple[Digest, bytes | memoryview]],
+        itemsize: int = 1,
+        compression: str = "",
+    ) -> None:
         with self._index.read() as txn:
             new = {digest: data for digest, data in objects if txn.get(digest, db=self._index.objects) is None}
         if not new:
             return
         records = []
         for digest, data in new.items():
-            codec, packed = pack(data, itemsize)
+            codec, packed = pack(data, itemsize, compression)
             records.append(Record(kind, [packed], len(data), digest, codec=codec))
         self._append(records)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from storage.model.digest import Digest
 from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Row, Sums
@@ -41,6 +41,37 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
     i = node.bisect(after)
     yield from node.rows(i + (i < len(node) and node.key(i) == after))
     yield from _rows_behind(load, path)
+
+
+def leaves(load: Load, root: Digest) -> Iterator[Leaf]:
+    """The leaves in order."""
+    waiting = [] if root == EMPTY else [root]
+    while waiting:
+        node = load(waiting.pop())
+        if isinstance(node, Leaf):
+            yield node
+        else:
+            waiting += reversed(node.digests)
+
+
+def grouped(load: Load, root: Digest, keys: Sequence[bytes]) -> Iterator[tuple[Leaf | None, list[int]]]:
+    """For ascending keys, some of them perhaps twice: each leaf with the rows in it of the next keys, -1 for what is not there.
+
+    None in place of a leaf for the keys behind the last one of the map.
+    """
+    at = 0
+    while at < len(keys):
+        node = None if root == EMPTY else load(root)
+        while isinstance(node, Inner):
+            i = bisect_left(node.keys, keys[at])
+            node = load(node.digests[i]) if i < len(node.keys) else None
+        if node is None:
+            yield None, [-1] * (len(keys) - at)
+            return
+        # A key behind the last one of the only leaf is not there: it is looked for all the same, once.
+        end = max(bisect_right(keys, node.last_key(len(node) - 1), at), at + 1)
+        yield node, [node.find(key) for key in keys[at:end]]
+        at = end
 
 
 def sums(load: Load, root: Digest) -> Sums:

@@ -107,6 +107,54 @@ def test_hg92_nested_datasets_come_in_one_change(repo):
         assert co.datasets["images/c"]["old"].tolist() == [0] and len(co.datasets) == 6
 
 
+def test_hg92_texts_bytes_json_and_nested_samples(repo):
+    with repo.checkout(write=True) as co:
+        for kind in ("str", "bytes", "json"):
+            co.datasets.init_dataset(kind, kind=kind)
+        co.datasets.init_dataset("pairs", shape=(2,), dtype=np.float64, contains_subsamples=True)
+        co.datasets["pairs"]["0"] = {"left": np.zeros(2), "other": np.ones(2)}
+        co.commit("kinds")
+    values = {
+        "str": ["", "grüße"], "bytes": [b"", b"\0\xff" * 100_000], "json": [None, {"a": [1, 2.5, "x"]}],
+        "pairs": [{"left": np.array([1.5, 2])}, {1: np.array([0.0, 1])}],
+    }  # fmt: skip
+    calls = [
+        {"column": name, "key": str(number), "data": value}
+        for name, column in values.items()
+        for number, value in enumerate(column)
+    ]
+    run_bulk_import(repo, "main", list(values), functions.one, calls, ncpus=2)
+    with repo.checkout() as co:
+        for name in ("str", "bytes", "json"):
+            assert [co.datasets[name][str(number)] for number in range(2)] == values[name]
+        pairs = {key: {inner: value.tolist() for inner, value in co.datasets["pairs"][key].items()} for key in "01"}
+        assert pairs == {"0": {"left": [1.5, 2], "other": [1, 1]}, "1": {"1": [0, 1]}}
+    with Engine.open(repo.path) as engine:
+        assert not verify(engine)
+
+
+@pytest.mark.parametrize(
+    "column, data, told",
+    [
+        ("str", 5, "of type int, the dataset holds str"),
+        ("json", {1}, "cannot be written as JSON"),
+        ("pairs", np.zeros(2), "not a dict of at least one value"),
+        ("pairs", {}, "not a dict of at least one value"),
+        ("pairs", {"left": np.zeros(3)}, "'left' has shape"),
+        ("pairs", {"a/b": np.zeros(2)}, "not suitable"),
+    ],
+)
+def test_hg92_other_values_that_do_not_fit(repo, column, data, told):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset("str", kind="str")
+        co.datasets.init_dataset("json", kind="json")
+        co.datasets.init_dataset("pairs", shape=(2,), dtype=np.float64, contains_subsamples=True)
+        co.commit("kinds")
+    with pytest.raises(ValueError, match=told):
+        run_bulk_import(repo, "main", [column], functions.one, [{"column": column, "key": "1", "data": data}])
+    assert repo.status() == "CLEAN"
+
+
 def test_hg92_the_same_contents_are_stored_once(repo):
     with repo.checkout(write=True) as co:
         co.datasets.init_dataset("pixels", shape=(64, 64), dtype=np.float64)

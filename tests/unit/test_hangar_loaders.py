@@ -38,6 +38,11 @@ def repo(tmp_path):
         few = co.datasets.init_dataset("few", shape=(1,), dtype=np.int64)
         few["1"] = np.array([1])
         co.datasets.init_dataset("none", shape=(1,), dtype=np.int64)
+        texts = co.datasets.init_dataset("texts", kind="str")
+        pairs = co.datasets.init_dataset("pairs", shape=(2,), dtype=np.float64, contains_subsamples=True)
+        for number in range(3):
+            texts[str(number)] = "x" * number
+            pairs[str(number)] = {"left": np.array([number, 0.5]), "right": np.array([0.5, number])}
         co.commit("samples")
     yield repo
     repo.close()
@@ -80,6 +85,33 @@ class TestNumpy:
         )
         ((ragged, labels),) = made
         assert [part.tolist() for part in ragged] == [[0], [1, 1]] and labels.tolist() == [[0], [1]]
+
+    def test_hg91_texts_and_nested_samples_come_as_lists(self, datasets):
+        keys = ["2", "0"]
+        columns = [datasets["texts"], datasets["pairs"], datasets["labels"]]
+        ((texts, pairs, labels),) = make_numpy_dataset(columns, keys=keys, batch_size=2, shuffle=False)
+        assert texts == ["xx", ""] and labels.tolist() == [[2], [0]]
+        assert [sorted(pair) for pair in pairs] == [["left", "right"]] * 2
+        assert pairs[0]["left"].tolist() == [2, 0.5] and pairs[0]["right"].flags.writeable
+        assert list(make_numpy_dataset(datasets["texts"], keys=keys, shuffle=False)) == ["xx", ""]
+
+    def test_hg91_layouts_must_match_unless_keys_are_named(self, datasets):
+        with pytest.raises(ValueError, match="'images' is flat, 'pairs' is nested"):
+            make_numpy_dataset([datasets["images"], datasets["pairs"]])
+
+    def test_a_key_may_come_more_than_once(self, datasets):
+        keys = ["5", "3", "5", "5"]
+        assert [label[0] for label in make_numpy_dataset(datasets["labels"], keys=keys, shuffle=False)] == [5, 3, 5, 5]
+        (batch,) = make_numpy_dataset(datasets["labels"], keys=keys, batch_size=4, shuffle=False)
+        assert batch[:, 0].tolist() == [5, 3, 5, 5]
+
+    def test_what_is_read_is_nobody_elses_memory(self, datasets):
+        made = make_numpy_dataset([datasets["images"], datasets["ragged"]], keys=["5"], batch_size=1)
+        for _ in range(2):
+            ((images, ragged),) = made
+            assert (images == 5).all() and (ragged[0] == 5).all()
+            images[:] = 0
+            ragged[0][:] = 0
 
     def test_hg91_the_user_may_collate(self, datasets):
         made = make_numpy_dataset(
@@ -308,6 +340,21 @@ class TestTorch:
         copy = pickle.loads(stored)
         assert copy[0].tolist() == [0] and len(copy) == SAMPLES
         assert pickle.loads(pickle.dumps(copy))[-1].tolist() == [9]
+
+    def test_texts_and_nested_samples(self, torch, datasets):
+        made = make_torch_dataset([datasets["texts"], datasets["pairs"]], keys=["0", "1", "2"])
+        text, pair = made[2]
+        assert text == "xx" and torch.equal(pair["right"], torch.tensor([0.5, 2.0], dtype=torch.float64))
+        ((texts, pairs),) = torch.utils.data.DataLoader(made, batch_size=3, num_workers=2)
+        assert texts == ["", "x", "xx"] and pairs["left"].tolist() == [[0, 0.5], [1, 0.5], [2, 0.5]]
+
+    def test_tensors_are_nobody_elses_memory(self, torch, datasets):
+        made = make_torch_dataset([datasets["images"], datasets["ragged"]], keys=["5"])
+        for _ in range(2):
+            pixels, ragged = made[0]
+            assert (pixels == 5).all() and (ragged == 5).all()
+            pixels[:] = 0
+            ragged[:] = 0
 
     def test_kinds_without_a_tensor_stay_arrays(self, torch, repo):
         with repo.checkout(write=True) as co:
