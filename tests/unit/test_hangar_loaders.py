@@ -346,7 +346,7 @@ class TestTorch:
         text, pair = made[2]
         assert text == "xx" and torch.equal(pair["right"], torch.tensor([0.5, 2.0], dtype=torch.float64))
         ((texts, pairs),) = torch.utils.data.DataLoader(made, batch_size=3, num_workers=2)
-        assert texts == ["", "x", "xx"] and pairs["left"].tolist() == [[0, 0.5], [1, 0.5], [2, 0.5]]
+        assert list(texts) == ["", "x", "xx"] and pairs["left"].tolist() == [[0, 0.5], [1, 0.5], [2, 0.5]]
 
     def test_tensors_are_nobody_elses_memory(self, torch, datasets):
         made = make_torch_dataset([datasets["images"], datasets["ragged"]], keys=["5"])
