@@ -30,6 +30,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.SchemaMismatch: errno.EINVAL,
     errors.InvalidInput: errno.EINVAL,
     errors.Unsupported: errno.EINVAL,
+    errors.NotProvided: errno.EINVAL,
     errors.WrongType: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,

@@ -97,6 +97,10 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotProvided(Usage, RuntimeError):
+    """A plug-in does not do what it was asked for."""
+
+
 class WrongType(Usage, TypeError):
     """An argument that is of another type than the call takes."""
 

@@ -33,7 +33,7 @@ LAYERS = [
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],
-    ["storage.importing", "storage.exporting"],
+    ["storage.importing", "storage.exporting", "storage.external"],
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
