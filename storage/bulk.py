@@ -214,7 +214,7 @@ def _plant(planting: Planting, schema: Schema, sample: UDF_Return) -> None:
         return
     if not isinstance(sample.data, Mapping) or not sample.data:
         raise _misfit(sample.data, what, "a dict of at least one value")
-    inner = planting.below(key.encode(), schema.inner)
+    inner = planting.below(key.encode())
     for name, value in sample.data.items():
         _plant_value(inner, schema.inner, check_key(name), value, f"{what}, {name!r}")
     planting.close(key.encode())

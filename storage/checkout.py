@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from storage.metadata import Metadata
 from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
 from storage.restoring import restore
-from storage.session import Home, Session, in_this_process
+from storage.session import Home, Session, when_dropped
 
 
 class Checkout:
@@ -217,7 +216,8 @@ class WriterCheckout(Checkout):
         self._tree = engine.working_tree(branch)
         super().__init__(Session(self._tree, home))
         # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
-        self._release = weakref.finalize(self._session, in_this_process(release))
+        self._release = release
+        self._dropped = when_dropped(self._session, release)
         self._differ = WriterDiffer(engine, self._session, self._tree.standing)
 
     @property
@@ -405,7 +405,8 @@ class WriterCheckout(Checkout):
         this raises and the checkout stays open.
         """
         super().close()
-        self._release()
+        if self._dropped.detach() is not None:
+            self._release()
         return True
 
     def __repr__(self) -> str:

@@ -41,6 +41,7 @@ class DatasetDataReader(Mapping[str, Any]):
         self._schema = schema
         self._suffix = schema.suffix
         self._dtype = dtype_of(schema.dtype)
+        self._holds = schema.holds
         self._copies = not session.committed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -231,6 +232,10 @@ class DatasetDataReader(Mapping[str, Any]):
         """ReadOnly."""
         self._refuse()
 
+    def require(self, data: Any) -> None:
+        """ReadOnly."""
+        self._refuse()
+
     def remove(self, name: Key) -> str:
         """ReadOnly."""
         self._refuse()
@@ -305,8 +310,8 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def _decoded(self, payload: bytes | memoryview, attributes: Attributes) -> Any:
         """The value that a sample's payload holds."""
-        if self._schema.holds != "array":
-            return decode_value(self._schema.holds, payload)
+        if self._holds != "array":
+            return decode_value(self._holds, payload)
         return array_from(payload, self._schema, attributes, copy=self._copies)
 
 

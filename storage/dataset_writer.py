@@ -92,6 +92,10 @@ class DatasetDataWriter(DatasetDataReader):
                     return name
         return self._add(data, name)
 
+    def require(self, data: Any) -> None:
+        """SchemaMismatch (a ValueError) unless `data` would be a sample here, InvalidName where samples need names."""
+        self._checked(data, self._new_key())
+
     def append(self, data: Any) -> str:
         """Stage `data` under a generated key, and return that; such keys sort by time."""
         return self._add(data, self._generated())
@@ -261,8 +265,8 @@ class DatasetDataWriter(DatasetDataReader):
     def _checked(self, data: object, key: Key) -> Array | bytes:
         """`data` as a plain array that fits the schema, or the file form of what is none; SchemaMismatch."""
         what = f"sample {str(key)[:64]!r}"
-        if self._schema.holds != "array":
-            return encode_value(self._schema.holds, data, what)
+        if self._holds != "array":
+            return encode_value(self._holds, data, what)
         found = type(data).__name__
         if not isinstance(data, np.ndarray):
             raise SchemaMismatch(

@@ -162,6 +162,23 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """Whether datasets can be made and removed here."""
         return self._session.writeable
 
+    def add(self, samples: Mapping[str, Any]) -> str:
+        """Stage one sample in each of several datasets of unnamed samples, under one generated key, and return that.
+
+        All are checked before any is staged. KeyError for a dataset that is not there, ValueError for what does not fit.
+        """
+        self._session.working_tree  # noqa: B018 - raises Closed, ReadOnly
+        datasets = [(self[name], data) for name, data in samples.items()]
+        if not datasets:
+            raise Unsupported("give at least one sample, by the name of its dataset")
+        for dataset, data in datasets:
+            dataset.require(data)
+        (first, data), *others = datasets
+        key = first.add(data)
+        for dataset, data in others:
+            dataset.add(data, key)
+        return key
+
     def remove_dset(self, name: str) -> str:
         """Remove a dataset with its samples and side files, and return its name; commits keep theirs.
 

@@ -164,6 +164,10 @@ class WorkerDied(State, RuntimeError):
     """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
 
 
+class NeedsCopy(State, OSError):
+    """The directory means something else at its new place: copy it, and remove the old one."""
+
+
 class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 

@@ -121,6 +121,10 @@ class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
         self.update({key: data})
         return key
 
+    def require(self, data: Any) -> None:
+        """SchemaMismatch (a ValueError) unless the dict `data` would be a sample here, InvalidName where samples need names."""
+        self._entries(self._new_key(), data)
+
     def append(self, data: Any) -> str:
         """Stage the dict `data` as a sample under a generated key, and return that."""
         return self.add(data, self._generated())
@@ -138,19 +142,20 @@ class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
         rows: dict[bytes, dict[bytes, Entry]] = {}
         for key, values in pairs:
             name = check_key(key).encode()
-            if not isinstance(values, Mapping) or not values:
-                found = type(values).__name__
-                raise SchemaMismatch(
-                    f"sample {str(key)[:64]!r} must be a dict of at least one value, not {found}",
-                    expected="dict",
-                    found=found,
-                )
-            sample = SubsampleWriter(self._session, (*self._path, name), inner)
-            rows.setdefault(name, {}).update(sample.entries_of(values))
+            rows.setdefault(name, {}).update(self._entries(check_key(key), values))
         with self._lock:
             self._writeable_tree().put_nested(
                 self._path, {name: list(entries.items()) for name, entries in rows.items()}, inner
             )
+
+    def _entries(self, key: str, values: Any) -> list[tuple[bytes, Entry]]:
+        """File names and entries of the values of one sample, their contents stored. SchemaMismatch."""
+        if not isinstance(values, Mapping) or not values:
+            found = type(values).__name__
+            raise SchemaMismatch(
+                f"sample {key[:64]!r} must be a dict of at least one value, not {found}", expected="dict", found=found
+            )
+        return SubsampleWriter(self._session, (*self._path, key.encode()), self._schema.inner).entries_of(values)
 
     def remove(self, name: Key) -> str:
         """Remove a sample with all its values, and return its key; KeyError where there is none."""

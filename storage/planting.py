@@ -69,15 +69,15 @@ class Planting:
         self._map = MapBuilder(objects)
         self._below: dict[bytes, Planting] = {}
 
-    def below(self, name: bytes, schema: Schema | None = None) -> Planting:
-        """The directory of that name, begun if it has not been; as a dataset if a schema is given. InvalidName."""
+    def below(self, name: bytes) -> Planting:
+        """The directory of that name, begun if it has not been. InvalidName."""
         found = self._below.get(name)
         if found is None:
             old = child_of(self._objects, self._old, check_name(name))
             path = (*self.path, name)
             found = Planting(self._objects, path, old, variable=self._variable, stamp=self._stamp)
-            if schema is not None:
-                found.schema, found._given = schema, True
+            if old is None and self.schema is not None and self.schema.nested:
+                found.schema, found._given = self.schema.inner, True
             self._below[name] = found
         return found
 

@@ -14,6 +14,7 @@ from storage.home import folder
 from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed
 from storage.model.dtypes import dtype_of
+from storage.model.names import Path
 from storage.model.records import Schema
 from storage.snapshot import Snapshot
 
@@ -65,7 +66,7 @@ def _commit_lines(engine: Engine, snapshot: Snapshot) -> list[str]:
 
 
 def _content_lines(snapshot: Snapshot) -> list[str]:
-    datasets = [(path, schema, snapshot.count_samples(path)) for path, schema in dataset_paths(snapshot)]
+    datasets = [(path, schema, _values(snapshot, path, schema)) for path, schema in dataset_paths(snapshot)]
     lines = [
         "==================",
         "| DataSets",
@@ -91,6 +92,13 @@ def _content_lines(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def _values(snapshot: Snapshot, path: Path, schema: Schema) -> int:
+    """How many values a dataset holds; of a nested one, all samples' together."""
+    if not schema.nested:
+        return snapshot.count_samples(path)
+    return sum(entry.samples for _, entry in snapshot.entries(path) if entry.is_directory)
+
+
 def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
     return [
         f"|  * Dataset Name: {name}",
@@ -98,7 +106,7 @@ def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
         "|    Details:",
         f"|    - schema_uuid: {schema.uuid}",
         f"|    - schema_hash: {schema.hash}",
-        f"|    - schema_dtype: {dtype_of(schema.dtype).num}",
+        f"|    - schema_dtype: {dtype_of(schema.dtype).num if schema.holds == 'array' else schema.holds}",
         f"|    - schema_is_var: {schema.variable}",
         f"|    - schema_max_shape: {list(schema.shape)}",
         f"|    - schema_is_named: {schema.named}",

@@ -16,13 +16,13 @@ from storage import reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
-from storage.disk.locks import Presence
+from storage.disk.locks import Owner, Presence
 from storage.engine import Engine
 from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevision, Unsupported
 from storage.home import folder
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
-from storage.session import Home, in_this_process
+from storage.session import Home, when_dropped
 from storage.stores.revisions import Operation
 
 
@@ -114,7 +114,7 @@ class Repository:
 
     def _kept(self, engine: Engine) -> Engine:
         """An engine that is closed, at the latest, when nobody can use this object any more, or the process ends."""
-        weakref.finalize(self, in_this_process(partial(_let_go, engine)))
+        when_dropped(self, partial(_let_go, engine))
         return engine
 
     @property
@@ -310,7 +310,7 @@ class Repository:
     def _writer(self, engine: Engine, branch: str) -> WriterCheckout:
         owner = engine.acquire_writer(branch)
         try:
-            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner), self._home)
+            writer = WriterCheckout(engine, branch, partial(_release, self, engine, branch, owner), self._home)
         except BaseException:
             engine.release_writer(branch, owner)
             raise
@@ -431,6 +431,11 @@ def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
     """A dataset of a commit, or a sample of a nested one, in the repository in that folder: what a pickled one becomes."""
     dataset = Repository(path).checkout(commit=commit).datasets[name]
     return dataset[sample] if sample else dataset
+
+
+def _release(repository: Repository, engine: Engine, branch: str, owner: Owner) -> None:
+    """Give a writer lock back. The repository is named to stay open until that is done."""
+    engine.release_writer(branch, owner)
 
 
 def _let_go(engine: Engine) -> None:

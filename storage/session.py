@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +35,19 @@ CLOSED = (
 )
 
 
-def in_this_process(action: Callable[[], None]) -> Callable[[], None]:
-    """`action`, which does nothing in processes forked from this one: what it lets go of is not theirs."""
-    pid = os.getpid()
+def when_dropped(thing: object, action: Callable[[], None]) -> weakref.finalize[[int, Callable[[], None]], object]:
+    """Do `action` once nobody can use `thing` any more, or when the process ends; calling what this returns does it at once."""
+    return weakref.finalize(thing, _let_go, os.getpid(), action)
 
-    def act() -> None:
-        """Do it where it was meant to be done."""
-        if os.getpid() == pid:
-            action()
 
-    return act
+def _let_go(pid: int, action: Callable[[], None]) -> None:
+    if os.getpid() != pid:
+        return  # a process forked from it: what this lets go of is not its own
+    if threading.current_thread() is not threading.main_thread() or threading.main_thread().is_alive():
+        # The collector may have called in the middle of a transaction of this thread, which the action would wait for.
+        threading.Thread(target=action).start()
+    else:
+        action()  # at the end of the process, where no thread begins any more
 
 
 class Batch(Protocol):

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from storage.errors import NotFound, SchemaMismatch
+from storage.model.digest import Digest
 from storage.model.names import Path
 from storage.model.records import Entry, Kind, Schema, decode_entry
 from storage.model.samples import Array, array_from
 from storage.snapshot import Snapshot
 from storage.tree import read
-from storage.tree.node import Leaf
+from storage.tree.node import BadNode, Leaf
 from storage.working import WorkingReader
 
 THREADS = min(8, os.cpu_count() or 1)
+MANY_LEAVES = 64
+"""A thread takes at most so many leaves at once."""
 SLAB = 1024
 """So many samples wait to be decoded at once."""
 
@@ -90,20 +93,36 @@ class Stacker:
         found = leaf.block(self.dtype.itemsize * math.prod(self.schema.shape))
         return None if found is None else np.ndarray((len(leaf), *self.schema.shape), self.dtype, found)
 
-    def _sliced(self, leaves: Iterable[Leaf], stacked: Array) -> _Waiting:
-        """Copy what can be copied leaf by leaf; the places and entries of all else."""
-        at = 0
-        for leaf in leaves:
+    def _sliced(self, leaves: Sequence[tuple[int, Digest]], stacked: Array) -> _Waiting:
+        """Copy what can be copied leaf by leaf, in threads; the places and entries of all else."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            step = max(1, min(MANY_LEAVES, -(-len(leaves) // THREADS)))
+            parts = [leaves[at : at + step] for at in range(0, len(leaves), step)]
+            for rest in pool.map(lambda part: self._copied(part, stacked), parts):
+                for at, leaf in rest:
+                    yield from self._single(at, leaf)
+
+    def _copied(self, leaves: Iterable[tuple[int, Digest]], stacked: Array) -> list[tuple[int, Leaf]]:
+        """Copy those leaves that are a block; the others."""
+        others = []
+        for at, digest in leaves:
+            leaf = self.tree.objects.node(digest)
+            if not isinstance(leaf, Leaf):
+                raise BadNode("an inner node stands where a leaf is expected")
             block = self._block(leaf)
-            if block is not None:
+            if block is None:
+                others.append((at, leaf))
+            else:
                 stacked[at : at + len(leaf)] = block
-                at += len(leaf)
-                continue
-            for _, head, value in leaf.rows():
-                entry = decode_entry(head, value)
-                if entry.kind is Kind.SAMPLE:
-                    yield at, entry
-                    at += 1
+        return others
+
+    def _single(self, at: int, leaf: Leaf) -> _Waiting:
+        """The samples of a leaf, from place `at` on."""
+        for _, head, value in leaf.rows():
+            entry = decode_entry(head, value)
+            if entry.kind is Kind.SAMPLE:
+                yield at, entry
+                at += 1
 
     def _picked(
         self,

@@ -19,6 +19,7 @@ from storage.errors import (
     Exists,
     InvalidName,
     IsADirectory,
+    NeedsCopy,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -227,6 +228,7 @@ class WorkingTree(WorkingReader):
         (old_parent, old_name), (new_parent, new_name) = split(old), split(new)
         if new[: len(old)] == old and new != old:
             raise InvalidName(f"{path_text(old)} cannot be moved into itself")
+        self._require_at_home(old, new)
         moved = self._converted(old, new)
         with self._change() as change:
             source, found = self._existing(change, old_parent, old_name, old)
@@ -259,6 +261,8 @@ class WorkingTree(WorkingReader):
             if first == second:
                 return
             raise InvalidName(f"{path_text(first)} and {path_text(second)} are inside each other")
+        self._require_at_home(first, second)
+        self._require_at_home(second, first)
         one, other = self._converted(first, second), self._converted(second, first)
         with self._change() as change:
             a, found_a = self._existing(change, first_parent, first_name, first)
@@ -268,6 +272,18 @@ class WorkingTree(WorkingReader):
             change.put(b, second_name, *row_a, new=True)
             change.put(a, first_name, *row_b, new=True)
             change.structural = True
+
+    def _require_at_home(self, old: Path, new: Path) -> None:
+        """NeedsCopy for a directory that would become a sample of a nested dataset, or cease to be one."""
+        entry, dataset = self.entry(old), self.schema_of(new[:-1])
+        if not entry.is_directory:
+            return
+        wanted = dataset.inner if dataset is not None and dataset.nested else None
+        found = entry.schema if entry.schema is not None and entry.schema.is_sample else None
+        if wanted != found:
+            raise NeedsCopy(
+                f"{path_text(old)} cannot become {path_text(new)} by moving it: copy it, and remove the old one"
+            )
 
     def _converted(self, old: Path, new: Path) -> tuple[Entry, Entry] | None:
         """What a move makes of a file whose meaning changes with its place: the entry it was made from, and the new one.

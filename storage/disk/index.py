@@ -164,15 +164,13 @@ class Index:
     def scan(self, txn: Txn, table: Table, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The rows whose keys begin with `prefix`, in order, those behind `prefix + after` only."""
         with txn.cursor(db=table) as cursor:
-            found = cursor.set_range(prefix + after)
-            if found and after and cursor.key() == prefix + after:
-                found = cursor.next()
-            while found:
-                key, value = cursor.item()
+            start = prefix + after
+            if not cursor.set_range(start) or (after and cursor.key() == start and not cursor.next()):
+                return
+            for key, value in cursor.iternext():
                 if not key.startswith(prefix):
                     return
                 yield key, value
-                found = cursor.next()
 
 
 class _Snapshot:

@@ -9,7 +9,6 @@ import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -124,7 +123,7 @@ class Attributes(
 PLAIN = Attributes()
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where bytes lie: in segment `segment`, `length` bytes from `offset`; `check` is their checksum where known."""
 
     segment: int

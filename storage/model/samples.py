@@ -220,12 +220,14 @@ def file_header(schema: Schema | None, attributes: Attributes) -> bytes:
     """The header of a sample's file form: the kept one, or the one numpy writes."""
     if attributes.header is not None:
         return attributes.header
-    if schema is None or schema.holds != "array":
+    if schema is None or schema.kind not in ARRAYS:
         return b""
     return canonical_header(schema.dtype, attributes.shape if attributes.shape is not None else schema.shape)
 
 
-def array_from(payload: bytes | memoryview, schema: Schema, attributes: Attributes, *, copy: bool = True) -> Array:
+def array_from(
+    payload: bytes | bytearray | memoryview, schema: Schema, attributes: Attributes, *, copy: bool = True
+) -> Array:
     """The array that a sample's payload holds: fresh, writeable memory of its own. InvalidSample.
 
     Without `copy` a view of the payload, which cannot be written to.
@@ -236,7 +238,10 @@ def array_from(payload: bytes | memoryview, schema: Schema, attributes: Attribut
     if dtype.hasobject:
         raise InvalidSample(f"dtype {dtype} holds Python objects: they are never made of stored bytes")
     try:
-        memory = bytearray(payload) if copy else memoryview(payload).toreadonly()
-        return np.ndarray(shape, dtype, memory, order="F" if fortran else "C")
+        if copy:
+            payload = bytearray(payload)
+        elif type(payload) is not bytes:  # which nobody can write to either
+            payload = memoryview(payload).toreadonly()
+        return np.ndarray(shape, dtype, payload, order="F" if fortran else "C")
     except (TypeError, ValueError) as error:
         raise InvalidSample(f"{len(payload)} bytes are no array of {dtype} and shape {shape}: {error}") from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,6 +23,8 @@ from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.records import HEAD, KINDS, Entry, Fence, Kind, Place, Schema, StageRecord, decode_entry
 
 ROW = struct.Struct("<QIQIQ")
+_ROW_AND_HEAD = struct.Struct(ROW.format + HEAD.format[1:])
+_HEAD_START, _HEAD_END = ROW.size, ROW.size + HEAD.size
 DIRECTORY_ROW = struct.Struct("<32sq")
 STAGED_ID = struct.Struct("<Q")
 SHORT_VALUE = 64
@@ -37,7 +38,7 @@ REMOVED_HEAD = HEAD.pack(Kind.REMOVED, 0, 0, 0, 0, 0)
 LeafRow = tuple[bytes, bytes, bytes]
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A staged row: its head, and its value where short, else the value's place."""
 
     sequence: int
@@ -89,12 +90,11 @@ def encode_rows(
 
 def decode_row(data: bytes) -> Row:
     """The row that encode_rows wrote."""
-    sequence, segment, offset, length, check = ROW.unpack_from(data)
-    kind, _, _, extra, _, _ = HEAD.unpack_from(data, ROW.size)
-    behind = ROW.size + HEAD.size + extra
-    head = data[ROW.size : behind]
-    if kind not in KINDS or len(head) != HEAD.size + extra:
+    sequence, segment, offset, length, check, kind, _, _, extra, _, _ = _ROW_AND_HEAD.unpack_from(data)
+    behind = _HEAD_END + extra
+    if kind not in KINDS or len(data) < behind:
         raise Corrupt("a staged row cannot be read: run `arborfs rebuild`")
+    head = data[_HEAD_START:behind]
     if segment:
         return Row(sequence, KINDS[kind], head, Place(segment, offset, length, check))
     value = data[behind:]

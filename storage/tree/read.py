@@ -43,15 +43,22 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
     yield from _rows_behind(load, path)
 
 
-def leaves(load: Load, root: Digest) -> Iterator[Leaf]:
-    """The leaves in order."""
-    waiting = [] if root == EMPTY else [root]
-    while waiting:
-        node = load(waiting.pop())
-        if isinstance(node, Leaf):
-            yield node
-        else:
-            waiting += reversed(node.digests)
+def leaves(load: Load, root: Digest) -> list[tuple[int, Digest]]:
+    """The leaves in order, each with the number of samples before it: to be loaded in any order. Loads inner nodes only."""
+    found = [] if root == EMPTY else [(0, root)]
+    level = load(root).level if found else 0
+    while level:
+        level -= 1
+        below: list[tuple[int, Digest]] = []
+        for before, digest in found:
+            node = load(digest)
+            if not isinstance(node, Inner):
+                raise BadNode("a leaf stands where an inner node is expected")
+            for i, child in enumerate(node.digests):
+                below.append((before, child))
+                before += node.sums(i).samples
+        found = below
+    return found
 
 
 def grouped(load: Load, root: Digest, keys: Sequence[bytes]) -> Iterator[tuple[Leaf | None, list[int]]]:

@@ -23,6 +23,7 @@ from storage.repository import Repository
 from storage.stores.objects import object_place
 from storage.tree.edit import build, edit
 from storage.tree.node import EMPTY
+from tests.conftest import wait_until
 
 COUNT = 5000
 ROWS = np.random.default_rng(7).integers(0, 1000, (COUNT, 3), dtype="i4")
@@ -141,7 +142,7 @@ def test_stacks_leave_out_other_files_and_keep_odd_headers_apart(repo, co):
     tree = co._session.working_tree
     np.lib.format.write_array(out := io.BytesIO(), np.full(3, 9, "i4"), version=(2, 0))
     tree.put_file((b"d", b"500.npy"), BytesSource(out.getvalue()))
-    tree.put_file((b"d", b"README"), BytesSource(b"text"))
+    tree.put_file((b"d", b"README"), BytesSource(b"as long as 3"))  # 12 bytes, as each sample has
     co.commit("m")
     stacked = repo.checkout()["d"].stack()
     expected = by_key(dataset).copy()
@@ -296,6 +297,7 @@ def test_what_is_dropped_frees_its_lock(repo):
         repo.checkout(write=True)
     del dataset
     gc.collect()
+    wait_until(lambda: not repo.writer_lock_held, what="the lock of a checkout that was dropped")
     with repo.checkout(write=True) as co:
         assert list(co["d"]) == ["kept"]
 
@@ -326,3 +328,14 @@ def test_widening_gives_way_to_changes_meanwhile(co, monkeypatch):
     with pytest.raises(Conflict):
         co.datasets.widen("d", dtype="i8")
     assert (co["d"].dtype, len(co["d"])) == (np.dtype("i4"), COUNT + 1)
+
+
+def test_a_repository_that_is_dropped_with_its_writer_is_closed_behind_it(repository, capfd):
+    for _ in range(20):
+        co = Repository(repository).checkout(write=True)
+        assert co.is_open
+        del co
+        gc.collect()
+        with Repository(repository) as repo:
+            wait_until(lambda repo=repo: not repo.writer_lock_held, what="the lock of a checkout that was dropped")
+    assert "Traceback" not in capfd.readouterr().err

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storage.engine import Engine
 from storage.errors import Closed, InvalidName, InvalidSample, SchemaMismatch
+from storage.maintenance.verify import verify
 from storage.model.samples import BytesSource
 from storage.repository import Repository
 
@@ -293,3 +296,94 @@ def test_files_in_the_tree_are_checked_by_kind(co):
     tree.put_file((b"bytes", b"any.name"), BytesSource(b"\xff"))
     assert (co["json", "a"], co["str", "a"], co["bytes", "any.name"]) == ({"a": 1}, "", b"\xff")
     assert tree.open((b"json", b"a.json"))[1].read(0, 99) == b' {"a":\n1} '
+
+
+def test_hg_06_samples_have_names_or_get_them(co):
+    named = co.datasets.init_dataset("named", prototype=TWO)
+    assert named.add(data=TWO, name="0") == "0"
+    with pytest.raises(ValueError):
+        named.add(TWO)
+    before = co._session.working_tree.entry((b"named", b"0.npy"))
+    named["0"] = TWO.copy()
+    assert co._session.working_tree.entry((b"named", b"0.npy")) == before
+    unnamed = co.datasets.init_dataset("unnamed", prototype=TWO, samples_are_named=False)
+    keys = [unnamed.add(TWO + n) for n in range(20)]
+    assert keys == sorted(set(keys)) == list(unnamed)
+
+
+def test_hg_15_one_key_for_samples_of_several_datasets(co):
+    for kind in ("str", "json"):
+        co.datasets.init_dataset(kind, kind=kind, samples_are_named=False)
+    pairs(co, samples_are_named=False)
+    key = co.datasets.add({"str": "a", "json": [1], "pairs": {"x": TWO}})
+    assert (co["str", key], co["json", key], co["pairs", key, "x"].tolist()) == ("a", [1], [1, 2])
+    for wrong in ({"str": "b", "json": {1}}, {"str": "b", "pairs": {}}, {}):
+        with pytest.raises(ValueError):
+            co.datasets.add(wrong)
+    with pytest.raises(KeyError):
+        co.datasets.add({"str": "b", "no": 1})
+    assert [len(dataset) for dataset in co.values()] == [1, 1, 1]
+
+
+def test_hg_42_commit_reset_and_close(repo, co):
+    with pytest.raises(RuntimeError, match="No changes made in staging area"):
+        co.commit("nothing")
+    text = co.datasets.init_dataset("t", kind="str")
+    with text:
+        text["a"] = "in a batch"
+        commit = co.commit("m")
+    assert repo.checkout(commit=commit)["t", "a"] == "in a batch"
+    with pytest.raises(RuntimeError):
+        co.reset_staging_area()
+    text["b"] = "dropped"
+    assert co.reset_staging_area() == commit
+    assert list(co["t"]) == ["a"]
+    assert co.close()
+
+
+def test_hg_43_what_is_staged_stays_for_the_next_writer(repo):
+    with repo.checkout(write=True) as co:
+        pairs(co)["s"] = {"x": TWO}
+    with repo.checkout(write=True) as co:
+        assert co["pairs", "s", "x"].tolist() == [1, 2]
+
+
+def test_hg_44_datasets_are_a_dict_that_can_lose_some(co):
+    nested = pairs(co)
+    nested["s"] = {"x": TWO}
+    co.datasets.init_dataset("t", kind="str")
+    assert co.datasets.iswriteable
+    assert co.datasets.remove_dset("pairs") == "pairs"
+    del co.datasets["t"]
+    assert list(co.datasets) == []
+    with pytest.raises(KeyError):
+        nested["s"]
+
+
+def test_hg_29_kinds_and_nested_samples_are_verified_and_rebuilt(repository):
+    with Repository(repository) as repo, repo.checkout(write=True) as co:
+        for kind, value in (("str", "ä" * 3000), ("bytes", b"\0" * 90_000), ("json", ["a" * 5000])):
+            co.datasets.init_dataset(kind, kind=kind, compression="zstd")["k"] = value
+        pairs(co)["s"] = {"x": TWO}
+        co.commit("m")
+        pairs_staged = co["pairs"]
+        pairs_staged["t"] = {"x": TWO}
+    shutil.rmtree(repository / ".arborfs" / "index")
+    with Repository(repository) as repo, repo.checkout(staged=True) as co:
+        assert (co["str", "k"], co["json", "k"]) == ("ä" * 3000, ["a" * 5000])
+        assert list(co["pairs"]) == ["s", "t"]
+    with Engine.open(repository) as engine:
+        assert not verify(engine)
+
+
+def test_hg_13_the_summary_tells_of_every_kind(repo, co, capsys):
+    co.datasets.init_dataset("text", kind="str")["a"] = "x"
+    nested = pairs(co)
+    nested["s"], nested["t"] = {"a": TWO, "b": TWO}, {"a": TWO}
+    co.commit("m")
+    repo.summary()
+    text = capsys.readouterr().out
+    assert "Dataset Name: pairs\n|    Num Arrays: 3" in text
+    assert "Dataset Name: text\n|    Num Arrays: 1" in text
+    assert "schema_dtype: str" in text
+    assert "schema_dtype: 5" in text
