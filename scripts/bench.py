@@ -35,6 +35,7 @@ from bench_common import (
 )
 from bench_history import SIZES, history
 from bench_posix import posix
+from bench_space import space
 
 from storage.dataset_writer import DatasetDataWriter
 
@@ -244,7 +245,7 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
 
 
 GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
-GROUPS["history"] = history
+GROUPS |= {"space": space, "history": history}
 
 
 def _numbers(text: str) -> list[int]:

@@ -34,7 +34,7 @@ _PREFIX = Struct("<2sBBI")
 _LEAF = b"L\x01"
 _INNER = b"N\x01"
 _WEIGHT = Struct("<B7xQ")
-_SAMPLE = 1
+_SAMPLE, _DIRECTORY = 1, 4
 _PLAIN_HEAD = 24
 _OFFSET_MAX = 2**32 - 1
 SUM_MASK = 2**64 - 1
@@ -118,6 +118,12 @@ class Leaf:
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
         return zip(self._column(0, start), self._column(1, start), self._column(2, start), strict=True)
+
+    def leading(self) -> Iterator[tuple[bytes, bytes]]:
+        """Head and value of the rows that may lead to other objects: directories, and contents kept elsewhere."""
+        for i, head in enumerate(self._column(1, 0)):
+            if head[1] or head[0] == _DIRECTORY:  # flags say that the contents are not the value itself
+                yield self.contents(i)
 
     def changed(self, other: Leaf) -> list[int] | None:
         """In which rows two leaves differ whose rows have the same keys and lengths; None for leaves that are less alike.
