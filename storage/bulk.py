@@ -99,8 +99,9 @@ def run_bulk_import(
             return ""
         with Engine.open(repo.path) as engine:
             tree = engine.working_tree(branch_name)
-            parts = _collected(tree, _Work(repo.path, columns, udf, time.time_ns()), calls, ncpus)
-            changed = _lay(tree, parts)
+            with tree.storing():  # for the workers, too: what they store is named here in the end
+                parts = _collected(tree, _Work(repo.path, columns, udf, time.time_ns()), calls, ncpus)
+                changed = _lay(tree, parts)
         return checkout.commit(f"Bulk import into {', '.join(columns)}") if autocommit and changed else ""
 
 

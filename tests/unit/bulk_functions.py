@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.bulk import UDF_Return
+from storage.maintenance.gc import Policy, gc
 
 
 def numbers(first, count):
@@ -74,6 +75,15 @@ def waiting(number, folder):
     (Path(folder) / f"{number}-{os.getpid()}").touch()
     while True:
         time.sleep(0.01)
+
+
+def collecting(number, repository):
+    """Stores something large; the last call then collects garbage, twice and without any grace."""
+    yield UDF_Return("images", str(number), np.random.default_rng(number).random((20, 30)).astype(np.float32))
+    yield UDF_Return("pixels", str(number), np.random.default_rng(number).random((64, 64)))
+    if number == 9:
+        for _ in range(2):
+            gc(repository, Policy(grace=0))
 
 
 def no_generator(key):

@@ -189,6 +189,19 @@ def inside():
     return generator
 
 
+def test_hg92_garbage_collected_meanwhile_is_none_of_what_was_stored(repo):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset("pixels", shape=(64, 64), dtype=np.float64)
+        co.commit("pixels")
+    calls = [{"number": number, "repository": str(repo.path)} for number in range(10)]
+    run_bulk_import(repo, "main", ["images", "pixels"], functions.collecting, calls, ncpus=1)
+    with repo.checkout() as co:
+        for number in range(10):
+            assert np.array_equal(co["pixels"][str(number)], np.random.default_rng(number).random((64, 64)))
+    with Engine.open(repo.path) as engine:
+        assert not verify(engine)
+
+
 @pytest.mark.parametrize(
     "udf, calls, told",
     [
