@@ -12,7 +12,7 @@ import numpy as np
 
 from storage.dataset_reader import Key
 from storage.errors import TooFewSamples, Unsupported, WrongType
-from storage.loaders.columns import Columns, make_columns
+from storage.loaders.columns import Batch, Columns, make_columns, own
 
 Collate = Callable[[list[Any]], Any]
 STATE_FORMAT = 1
@@ -135,8 +135,10 @@ class NumpyDataset(Iterable[Any]):
         """The batch of those samples."""
         columns = self._columns.read(numbers)
         if self._batch_size is not None and self._collate is None:
-            return columns if len(columns) > 1 else columns[0]
-        samples = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
+            batch = tuple(map(_joined, columns, self._columns.stackable))
+            return batch if len(batch) > 1 else batch[0]
+        fresh = [column if isinstance(column, np.ndarray) else list(map(own, column)) for column in columns]
+        samples = list(zip(*fresh, strict=True)) if len(fresh) > 1 else list(fresh[0])
         return samples[0] if self._collate is None or self._batch_size is None else self._collate(samples)
 
     def batches(self, spans: Iterable[Sequence[int]]) -> Generator[tuple[int, Any], None, None]:
@@ -248,6 +250,13 @@ def _require_int(name: str, value: object, least: int) -> None:
         raise WrongType(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
         raise Unsupported(f"{name} must be at least {least}, not {value}")
+
+
+def _joined(column: Batch, stackable: bool) -> Batch:
+    """The samples of a column as one array where that can be, else as a list: fresh memory in any case."""
+    if isinstance(column, np.ndarray):
+        return column
+    return np.stack(column) if stackable else list(map(own, column))
 
 
 def _awaited(waiting: deque[tuple[int, Future[Any]]]) -> tuple[int, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.dataset_reader import Key
 from storage.errors import Unsupported
-from storage.loaders.columns import Columns, make_columns
+from storage.loaders.columns import Columns, make_columns, own
 
 
 def make_torch_dataset(
@@ -92,7 +92,7 @@ def _kinds() -> frozenset[str]:
 def _tensors(column: Any) -> list[Any]:
     """The samples of a column as tensors. Those of one array share its memory, which is nobody else's."""
     if isinstance(column, list):
-        return [_tensor(value) for value in column]
+        return [_tensor(own(value)) for value in column]
     whole = _tensor(column)
     return list(whole) if whole is column else list(whole.unbind())
 

@@ -38,6 +38,9 @@ def repo(tmp_path):
         few = co.datasets.init_dataset("few", shape=(1,), dtype=np.int64)
         few["1"] = np.array([1])
         co.datasets.init_dataset("none", shape=(1,), dtype=np.int64)
+        large = co.datasets.init_dataset("large", shape=(50, 50), dtype=np.float32)  # chunks, not in the tree itself
+        for number in range(3):
+            large[str(number)] = np.full((50, 50), number, np.float32)
         texts = co.datasets.init_dataset("texts", kind="str")
         pairs = co.datasets.init_dataset("pairs", shape=(2,), dtype=np.float64, contains_subsamples=True)
         for number in range(3):
@@ -106,12 +109,14 @@ class TestNumpy:
         assert batch[:, 0].tolist() == [5, 3, 5, 5]
 
     def test_what_is_read_is_nobody_elses_memory(self, datasets):
-        made = make_numpy_dataset([datasets["images"], datasets["ragged"]], keys=["5"], batch_size=1)
-        for _ in range(2):
-            ((images, ragged),) = made
-            assert (images == 5).all() and (ragged[0] == 5).all()
-            images[:] = 0
-            ragged[0][:] = 0
+        columns = [datasets["images"], datasets["ragged"], datasets["large"]]
+        for size in (1, None):
+            made = make_numpy_dataset(columns, keys=["2"], batch_size=size)
+            for _ in range(2):
+                (parts,) = made
+                for part in parts:
+                    assert all((sample == 2).all() for sample in part)
+                    (part[0] if isinstance(part, list) else part)[...] = 0
 
     def test_hg91_the_user_may_collate(self, datasets):
         made = make_numpy_dataset(
@@ -349,12 +354,17 @@ class TestTorch:
         assert list(texts) == ["", "x", "xx"] and pairs["left"].tolist() == [[0, 0.5], [1, 0.5], [2, 0.5]]
 
     def test_tensors_are_nobody_elses_memory(self, torch, datasets):
-        made = make_torch_dataset([datasets["images"], datasets["ragged"]], keys=["5"])
+        made = make_torch_dataset([datasets["images"], datasets["ragged"], datasets["large"]], keys=["2"])
         for _ in range(2):
-            pixels, ragged = made[0]
-            assert (pixels == 5).all() and (ragged == 5).all()
-            pixels[:] = 0
-            ragged[:] = 0
+            for tensor in made[0]:
+                assert (tensor == 2).all()
+                tensor[:] = 0
+
+    def test_hg91_large_samples_in_batches(self, torch, datasets):
+        (batch,) = torch.utils.data.DataLoader(make_torch_dataset(datasets["large"]), batch_size=3, num_workers=2)
+        assert batch.shape == (3, 50, 50) and batch[:, 7, 7].tolist() == [0, 1, 2]
+        (plain,) = make_numpy_dataset(datasets["large"], batch_size=3, shuffle=False)
+        assert plain.shape == (3, 50, 50) and plain[:, 7, 7].tolist() == [0, 1, 2]
 
     def test_kinds_without_a_tensor_stay_arrays(self, torch, repo):
         with repo.checkout(write=True) as co:
