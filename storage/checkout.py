@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from storage import notebook, reprs
 from storage.dataset_reader import DatasetDataReader
 from storage.datasets import Datasets
 from storage.diffing import Differ, WriterDiffer
@@ -17,7 +18,7 @@ from storage.exporting import export_tree
 from storage.formats.base import By, Meter
 from storage.importing import ImportReport, import_files
 from storage.merging import Choice, Conflict, MergeResult, Merging
-from storage.metadata import Metadata
+from storage.metadata import FOLDER, Metadata
 from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
 from storage.restoring import restore
@@ -36,13 +37,13 @@ class Checkout:
         self._datasets = Datasets(session)
         self._metadata = Metadata(session)
 
-    @property
+    @reprs.part
     def datasets(self) -> Datasets:
         """The datasets by name. Closed after `close`."""
         self._session.require_open()
         return self._datasets
 
-    @property
+    @reprs.part
     def metadata(self) -> Metadata:
         """The metadata, as a dict of str to str. Closed after `close`."""
         self._session.require_open()
@@ -134,6 +135,20 @@ class Checkout:
         self._session.close()
         return True
 
+    def __repr__(self) -> str:
+        """What is checked out."""
+        return reprs.checkout_text(type(self).__name__, self._session, self._facts())
+
+    def _repr_html_(self) -> str:
+        return notebook.checkout_html(type(self).__name__, self._session, self._facts(), self._datasets, FOLDER)
+
+    def _ipython_key_completions_(self) -> list[str | tuple[str, str]]:
+        return reprs.pair_completions(self._datasets)
+
+    def _facts(self) -> list[tuple[str, object]]:
+        """What a repr tells, by label."""
+        return []
+
     def __enter__(self) -> Self:
         """The checkout itself."""
         self._session.require_open()
@@ -167,11 +182,8 @@ class ReaderCheckout(Checkout):
         self._session.require_open()
         return hexed(self._commit)
 
-    def __repr__(self) -> str:
-        """What is checked out."""
-        if not self.is_open:
-            return "Arborfs ReaderCheckout\n    Closed       : True"
-        return f"Arborfs ReaderCheckout\n    Writer       : False\n    Commit Hash  : {self.commit_hash}"
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", False), ("Commit Hash", hexed(self._commit))]
 
 
 class StagedCheckout(Checkout):
@@ -195,11 +207,8 @@ class StagedCheckout(Checkout):
         tip = self._tree.tip()
         return hexed(tip) if tip is not None else ""
 
-    def __repr__(self) -> str:
-        """What is looked at."""
-        if not self.is_open:
-            return "Arborfs StagedCheckout\n    Closed       : True"
-        return f"Arborfs StagedCheckout\n    Writer       : False\n    Base Branch  : {self._branch}"
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", False), ("Base Branch", self._branch)]
 
 
 class WriterCheckout(Checkout):
@@ -409,8 +418,5 @@ class WriterCheckout(Checkout):
             self._release()
         return True
 
-    def __repr__(self) -> str:
-        """What is checked out."""
-        if not self.is_open:
-            return "Arborfs WriterCheckout\n    Closed       : True"
-        return f"Arborfs WriterCheckout\n    Writer       : True\n    Base Branch  : {self._branch}"
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", True), ("Base Branch", self._branch)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
-from itertools import islice
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
 import numpy as np
 
+from storage import notebook, reprs
 from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
@@ -20,9 +20,6 @@ from storage.stacking import Stacker
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
-
-COMPLETIONS = 1000
-"""So many keys are offered to IPython's completion."""
 
 _READ_ONLY = "This checkout is read-only. Check out with write=True to change data."
 
@@ -250,22 +247,13 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """Name, schema and number of samples."""
-        schema = self._schema
-        return (
-            f"Arborfs {type(self).__name__}\n"
-            f"    Dataset Name     : {self.name}\n"
-            f"    Schema UUID      : {schema.uuid}\n"
-            f"    Schema Hash      : {schema.hash}\n"
-            f"    Variable Shape   : {schema.variable}\n"
-            f"    (max) Shape      : {schema.shape}\n"
-            f"    Datatype         : {self._dtype.type}\n"
-            f"    Named Samples    : {schema.named}\n"
-            f"    Access Mode      : {self._session.mode}\n"
-            f"    Num Samples      : {len(self)}"
-        )
+        return reprs.dataset_text(type(self).__name__, self._session, self._path, self._schema, self)
+
+    def _repr_html_(self) -> str:
+        return notebook.dataset_html(type(self).__name__, self._session, self._path, self._schema, self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(islice(self, COMPLETIONS))
+        return reprs.completions(self)
 
     def _file_name(self, key: object) -> bytes:
         """The file that holds the sample `key`; InvalidName for what cannot be a key.

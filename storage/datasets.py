@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from storage import notebook, reprs
 from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
 from storage.dataset_writer import DatasetDataWriter
 from storage.errors import DatasetExists, Exists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
 from storage.model.chunking import COMPRESSIONS
 from storage.model.names import CONTROL, Path
-from storage.model.records import KINDS_OF_DATASETS, Attributes, Kind, Schema
+from storage.model.records import KINDS_OF_DATASETS, Attributes, Schema
 from storage.model.samples import Array, make_schema
 from storage.nested_datasets import NestedDatasetReader, NestedDatasetWriter
 from storage.session import Session
@@ -210,11 +211,13 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def __repr__(self) -> str:
         """Names of the datasets, and whether they can be changed."""
-        names = "".join(f"\n        - {name}" for name in self) or "\n        -"
-        return f"Arborfs Datasets\n    Writeable: {self._session.writeable}\n    Dataset Names:{names}"
+        return reprs.datasets_text(self._session, self)
+
+    def _repr_html_(self) -> str:
+        return notebook.datasets_html(self._session, self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
+        return reprs.completions(self)
 
     def _schema(self, name: object) -> Schema | None:
         try:
@@ -227,14 +230,11 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
 def directories(tree: Snapshot | WorkingReader, path: Path) -> Iterator[tuple[bytes, Schema | None]]:
     """The directories right below `path`, by name, with their schemas; arborfs' own are left out."""
-    here = tree.entry(path)
-    if here.schema is not None and here.schema.nested:
+    schema = tree.schema_of(path)
+    if schema is not None and schema.nested:
         return  # what is in there are its samples
-    # Not for a root: that of a working tree counts what its tip holds.
-    if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
-        return
-    for name, entry in tree.entries(path):
-        if entry.is_directory and (path or name != CONTROL):
+    for name, entry in tree.directories(path):
+        if path or name != CONTROL:
             yield name, entry.schema
 
 

@@ -88,7 +88,9 @@ class Engine(References):
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
         self._pins = Pins(folder(path) / "pins", index, self._origin)
-        committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
+        committer = Committer(
+            index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin, self.author
+        )
         merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
             index,

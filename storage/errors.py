@@ -269,6 +269,17 @@ class Corrupt(Damage, OSError):
         return str(self.args[0])
 
 
+class IntegrityFault(Damage, RuntimeError):
+    """What is stored is not sound. `problems` says what is wrong, where it lies, and what to do."""
+
+    def __init__(self, problems: Sequence[Any]) -> None:
+        first, more = problems[0], len(problems) - 1
+        super().__init__(
+            f"{first.what} ({first.where}): {first.advice}" + (f"; and {more:,} more problems" if more else "")
+        )
+        self.problems = tuple(problems)
+
+
 class StorageFull(Damage, OSError):
     """The disk is full: nothing of this call was kept, everything before it is safe."""
 

@@ -12,16 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, overload
 
-from storage import reports
+from storage import html, reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Owner, Presence
 from storage.engine import Engine
-from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevision, Unsupported
+from storage.errors import (
+    Busy,
+    Closed,
+    IntegrityFault,
+    NotADirectory,
+    NotARepository,
+    NotFound,
+    UnknownRevision,
+    Unsupported,
+)
 from storage.home import folder
+from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
+from storage.model.texts import form, printable, short_fields, size_text
 from storage.session import Home, when_dropped
 from storage.stores.revisions import Operation
 
@@ -32,6 +43,10 @@ class BranchHead(NamedTuple):
     name: str
     digest: str
 
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
+
 
 class Tag(NamedTuple):
     """A tag: its commit, 64 hexadecimal digits, why it was made, and when, in seconds since 1970."""
@@ -40,6 +55,10 @@ class Tag(NamedTuple):
     digest: str
     message: str
     time: float
+
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
 
 
 class OperationRow(NamedTuple):
@@ -51,16 +70,23 @@ class OperationRow(NamedTuple):
     description: str
     moved: tuple[tuple[str, str, str], ...]
 
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
+
 
 class Repository:
     """A versioned repository of datasets in a folder. Thread-safe.
 
     Making the object changes nothing on disk. Where the folder holds no repository yet, a UserWarning says
-    so: call `init` first. Any number of processes may use one repository at once.
+    so: call `init` first. NotADirectory (a NotADirectoryError) where there is a file. Any number of processes may use one
+    repository at once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).expanduser().absolute()
+        if self._path.exists() and not self._path.is_dir():
+            raise NotADirectory(f"{self._path} is a file: a repository needs a folder")
         self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
         self._closed = False
@@ -87,7 +113,7 @@ class Repository:
         author = Author(user_name.strip(), user_email.strip())
         if remove_old:
             self.close()
-            _delete(folder(self._path))
+            delete_data(folder(self._path))
         self._engine, self._closed = self._kept(Engine.create(self._path, author)), False
         where = str(folder(self._path))
         print(f"directory initialized at: {where}")
@@ -173,7 +199,7 @@ class Repository:
     @property
     def size_human(self) -> str:
         """The same for people: `46.13 MB`."""
-        return reports.size_text(self.size_nbytes)
+        return size_text(self.size_nbytes)
 
     def summary(self, *, branch: str = "", commit: str = "") -> None:
         """Print what the last commit of the default branch holds; or of `branch`; or what `commit` holds."""
@@ -355,6 +381,16 @@ class Repository:
         engine.remove_branch(name, force=force_delete)
         return BranchHead(name, hexed(tip) if tip is not None else "")
 
+    def verify_repo_integrity(self) -> bool:
+        """Read everything that is stored, hold it against its digests, and follow every reference; True where all is well.
+
+        IntegrityFault (a RuntimeError) with its `problems` otherwise: each says what is wrong, where, and what to do.
+        """
+        problems = verify(self._opened())
+        if problems:
+            raise IntegrityFault(problems)
+        return True
+
     def merge(self, message: str, master_branch: str, dev_branch: str) -> str:
         """Merge a branch (or any revision) into another branch; the hash of the new last commit of that one.
 
@@ -419,12 +455,20 @@ class Repository:
 
     def __repr__(self) -> str:
         """Where it is, and on which branch."""
-        lines = ["Arborfs Repository", f"    Repository Path  : {self._path}"]
+        return form("Repository", self._facts(), 16)
+
+    def _repr_html_(self) -> str:
+        if self._closed or not self.initialized:
+            return html.card(self._path.name, "Arborfs Repository", html.facts(self._facts()))
+        return reports.repository_html(self._opened())
+
+    def _facts(self) -> list[tuple[str, object]]:
+        where = ("Repository Path", printable(str(self._path)))
         if self._closed:
-            return "\n".join([*lines, "    Closed           : True"])
+            return [where, ("Closed", True)]
         if not self.initialized:
-            return "\n".join([*lines, "    Initialized      : False"])
-        return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+            return [where, ("Initialized", False)]
+        return [where, ("Default Branch", self._opened().head())]
 
 
 def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
@@ -450,8 +494,8 @@ def _row(operation: Operation) -> OperationRow:
     )
 
 
-def _delete(home: Path) -> None:
-    """Delete a repository's data for ever; Busy while somebody else has it open."""
+def delete_data(home: Path) -> None:
+    """Delete a repository's data, if there are any, for ever. Busy while anybody has it open."""
     if not home.exists():
         return
     presence = Presence(home / "lock")

@@ -56,6 +56,10 @@ class Snapshot:
         for name, head, value in read.rows(self._objects.node, self._directory(path), after):
             yield name, decode_entry(head, value)
 
+    def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
+        """The directories in a directory by name; what it holds of committed samples costs nothing."""
+        return list(read.directories(self._objects.node, self._directory(path)))
+
     def names(self, path: Path) -> Iterator[bytes]:
         """The names in a directory, in order."""
         for name, _, _ in read.rows(self._objects.node, self._directory(path)):

@@ -27,7 +27,7 @@ from storage.errors import (
 from storage.model.chunking import ChunkRef
 from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
-from storage.model.names import CONTROL, Path, check_name, path_text
+from storage.model.names import CONTROL, Path, check_name, meant_by, path_text
 from storage.model.records import (
     PLAIN,
     Attributes,
@@ -38,6 +38,7 @@ from storage.model.records import (
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, Source, canonical_header, check_array, file_header
+from storage.snapshot import Snapshot
 from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     Content,
@@ -85,7 +86,8 @@ class WorkingTree(WorkingReader):
         if source.size == 0 and schema is not None and not schema.takes_empty:
             schema = None
         stamp = time.time_ns() if mtime is None else mtime
-        before = self._chunks_at(path) if source.size > DELTA_MIN and source.base is None else ()
+        begun = source.base is not None and source.base.chunks
+        before = self._predecessor(path) if source.size > DELTA_MIN and not begun else ()
         entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN, before)
         with self._change() as change:
             directory = change.directory(parent)
@@ -100,10 +102,22 @@ class WorkingTree(WorkingReader):
             change.put(directory, name, encode_head(entry), entry.value, new=found is None)
         return entry
 
-    def _chunks_at(self, path: Path) -> Sequence[ChunkRef]:
-        """The chunks of what a new version at `path` replaces: what stays alike need not be stored twice."""
+    def _predecessor(self, path: Path) -> Sequence[ChunkRef]:
+        """The chunks of what a new version at `path` replaces, or will when it gets the name that it is meant for: what stays
+        alike need not be stored twice. Of what stands there, else of what the last commit has there.
+        """
+        tip = self.tip()
+        trees: list[WorkingReader | Snapshot] = [self, Snapshot(self._p.objects, tip)] if tip else [self]
+        for name in (path[-1], *meant_by(path[-1])):
+            for tree in trees:
+                chunks = self._chunks_at(tree, (*path[:-1], name))
+                if chunks:
+                    return chunks
+        return ()
+
+    def _chunks_at(self, tree: WorkingReader | Snapshot, path: Path) -> Sequence[ChunkRef]:
         try:
-            entry = self.entry(path)
+            entry = tree.entry(path)
             return chunks_of(self._p.objects, entry, self._p.staging.value(entry.value))
         except (NotFound, NotADirectory, Corrupt):
             return ()
@@ -234,6 +248,8 @@ class WorkingTree(WorkingReader):
             raise InvalidName(f"{path_text(old)} cannot be moved into itself")
         self._require_at_home(old, new)
         moved = self._converted(old, new)
+        if old[: len(new)] == new and new != old:
+            raise NotEmpty(f"{path_text(new)} is not empty: {path_text(old)} is in it")
         with self._change() as change:
             source, found = self._existing(change, old_parent, old_name, old)
             target = change.directory(new_parent)
@@ -314,7 +330,8 @@ class WorkingTree(WorkingReader):
             if entry.size == 0 and not wanted.takes_empty:
                 return replace(entry, kind=Kind.FILE)
             source = ContentSource(self.content(entry, current))
-            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes)
+            before = self._predecessor(path)
+            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes, before)
         head = file_header(current, entry.attributes)
         kept = replace(entry.attributes, header=head, shape=None)
         return replace(entry, kind=Kind.FILE, attributes=kept)
@@ -465,7 +482,7 @@ class WorkingTree(WorkingReader):
         """Store an array's contents; the entry to stage it with, at the path `replaces` if that is known. SchemaMismatch."""
         check_array(schema, array.dtype, array.shape, what)
         data = array.tobytes()
-        before = self._chunks_at(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
+        before = self._predecessor(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
         flags, value = store_payload(
             self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before, schema.compression
         )
@@ -475,7 +492,7 @@ class WorkingTree(WorkingReader):
 
     def value_entry(self, schema: Schema, data: bytes, replaces: Path) -> Entry:
         """Store the file form of a str, of bytes or of JSON; the entry to stage it with at the path `replaces`."""
-        before = self._chunks_at(replaces) if len(data) > DELTA_MIN else ()
+        before = self._predecessor(replaces) if len(data) > DELTA_MIN else ()
         flags, value = store_payload(self._p.objects, BytesSource(data), 0, 1, before, schema.compression)
         return Entry(Kind.SAMPLE, len(data), time.time_ns(), PLAIN, flags, value)
 
@@ -566,8 +583,11 @@ class WorkingTree(WorkingReader):
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
-        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
-        return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
+        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit.
+
+        A merge under way ends with it: an empty message is that of the merge then, and a cherry-pick keeps its author.
+        """
+        return self._p.committer.commit(self.branch, message, author, dict(metadata or {}))
 
     def amend(
         self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None

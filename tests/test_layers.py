@@ -26,10 +26,20 @@ LAYERS = [
     ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],
     ["storage.references"],
     ["storage.engine"],
+    ["storage.maintenance"],
     ["storage.session"],
+    ["storage.html"],
+    ["storage.reprs"],
+    ["storage.notebook"],
     ["storage.metadata"],
     ["storage.stacking", "storage.filling", "storage.widening"],
-    ["storage.dataset_reader", "storage.dataset_writer", "storage.nested_datasets", "storage.datasets"],
+    [
+        "storage.dataset_reader",
+        "storage.dataset_writer",
+        "storage.nested_datasets",
+        "storage.together",
+        "storage.datasets",
+    ],
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],
@@ -38,7 +48,6 @@ LAYERS = [
     ["storage.reports"],
     ["storage.repository"],
     ["storage.loaders", "storage.bulk"],
-    ["storage.maintenance"],
     ["storage"],  # the package itself names what users import
 ]
 

@@ -72,3 +72,15 @@ def path_text(path: Path) -> str:
 def split_path(text: str) -> Path:
     """The path that a text names: components between `/`, empty ones left out."""
     return tuple(name for name in text.encode("utf-8", "surrogateescape").split(b"/") if name)
+
+
+def meant_by(name: bytes) -> list[bytes]:
+    """Names that a file may be given once it is written, told from the name that it is written under; likeliest first.
+
+    Who replaces a file writes another one beside it before, with something around the name: `.NAME.XXXXXX` (rsync), `NAME.tmp`,
+    `NAME.part`, `NAME.lock`, `NAME~`, `#NAME#`, `tmp.NAME`.
+    """
+    bare = name.strip(b".#~")
+    parts = bare.split(b".")
+    found = [bare, *(b".".join(parts[:-count]) for count in range(1, min(len(parts), 3))), b".".join(parts[1:])]
+    return [each for each in dict.fromkeys(found) if each and each != name]

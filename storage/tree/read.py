@@ -6,7 +6,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from storage.model.digest import Digest
+from storage.model.records import Entry, Kind, decode_entry
 from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Row, Sums
+
+_DIRECTORY = int(Kind.DIRECTORY)
 
 _Path = list[tuple[Inner, int]]
 """Inner nodes from the root down, each with the index of its next child to visit."""
@@ -41,6 +44,18 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
     i = node.bisect(after)
     yield from node.rows(i + (i < len(node) and node.key(i) == after))
     yield from _rows_behind(load, path)
+
+
+def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
+    """The directories by name. Nodes in which there is nothing but samples are not loaded."""
+    waiting = [] if root == EMPTY else [root]
+    while waiting:
+        node = load(waiting.pop())
+        if isinstance(node, Inner):
+            below = [(node.digests[i], node.sums(i)) for i in range(len(node))]
+            waiting += [digest for digest, sums in reversed(below) if sums.count != sums.samples]
+        else:
+            yield from ((name, decode_entry(head, value)) for name, head, value in node.rows() if head[0] == _DIRECTORY)
 
 
 def leaves(load: Load, root: Digest) -> list[tuple[int, Digest]]:

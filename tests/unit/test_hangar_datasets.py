@@ -69,7 +69,7 @@ def test_hg_40_closed_checkouts_refuse_everything(repo):
             lambda d: d["a"], lambda d: d["x"], len, list, lambda d: "a" in d, lambda d: d.get("a"), lambda d: dict(d.items()),
             lambda d: list(d.values()), lambda d: d.append(TWO), lambda d: d.add(TWO, "q"), lambda d: d.update({"q": TWO}),
             lambda d: d.pop("a"), lambda d: d.remove("a"), lambda d: d.__setitem__("q", TWO), lambda d: d.__delitem__("a"),
-            lambda d: d[["a"]], lambda d: d.__enter__(), repr,
+            lambda d: d[["a"]], lambda d: d.__enter__(),
         ):  # fmt: skip
             with pytest.raises(PermissionError):
                 use(each)
