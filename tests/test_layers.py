@@ -44,10 +44,11 @@ LAYERS = [
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],
-    ["storage.importing", "storage.exporting"],
+    ["storage.importing", "storage.exporting", "storage.external"],
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
+    ["storage.loaders", "storage.bulk"],
     ["storage"],  # the package itself names what users import
 ]
 
