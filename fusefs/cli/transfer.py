@@ -76,7 +76,8 @@ def _interruptible(context: click.Context, outcome: str) -> Iterator[None]:
     type=click.Choice(["file", "row", "column"]),
     default=None,
     help="What becomes one sample. Usual: a file for npy, npz (there a member) and images, a row for hdf5, csv and parquet. "
-    "By column, each column of a table becomes a dataset below DATASET, with one array.",
+    "By column, each column of a table becomes a dataset below DATASET, with one array; so does each member of an npz, "
+    "and by row its rows become samples.",
 )
 @click.option("--key", default="", metavar="COLUMN", help="The column of a table that holds the keys. Usual: numbers.")
 @click.option("--raw", is_flag=True, help="Take files as they are, whatever their ending: the same as --format tree.")
