@@ -15,7 +15,7 @@ from storage.disk import files
 from storage.disk.index import Index, is_whole
 from storage.disk.locks import boot_id
 from storage.disk.segments import FORMAT_VERSION, Segments
-from storage.errors import Corrupt, NewerFormat, NotARepository, StorageFailed
+from storage.errors import Corrupt, NewerFormat, NotARepository, StorageFailed, StorageFull
 from storage.model.names import CONTROL
 from storage.model.records import MALFORMED
 from storage.stores.log import cut_unacknowledged, renew_failed
@@ -207,4 +207,9 @@ def checksum_of(path: Path) -> str:
 
 
 def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> None:
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp, checksum)))
+    state = msgspec.json.encode(State(boot_id(), clean, stamp, checksum))
+    try:
+        files.replace(home / "state.json", state)
+    except StorageFull:
+        # Who is out of room must be able to read, and to make some. A state torn by a power loss is none: a rebuild.
+        files.overwrite(home / "state.json", state)
