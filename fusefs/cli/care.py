@@ -24,7 +24,7 @@ def _report(problems: Sequence[Problem]) -> None:
 @json_option
 @click.pass_context
 def verify(context: click.Context, as_json: bool) -> None:
-    """Read everything the repository holds and check it against its digests.
+    """Read all that the repository holds, and check its digests.
 
     Changes nothing. Exit code 6 when something is damaged; what, where and what to do is printed.
 

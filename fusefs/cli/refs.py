@@ -32,7 +32,7 @@ def _start(engine: Engine, location: Location, revision: str | None) -> Digest |
 )
 @click.pass_context
 def branch(context: click.Context, merged: str | None, forced: str | None) -> None:
-    """List, make, delete and rename branches; without a subcommand, list them.
+    """List, make, delete and rename branches. Without a subcommand, list them.
 
     \b
     Example:
@@ -78,7 +78,7 @@ def list_branches(location: Location, as_json: bool = False) -> None:
 @click.argument("revision", required=False)
 @click.pass_obj
 def create_branch(location: Location, name: str, revision: str | None) -> None:
-    """Make the branch NAME at REVISION (default: the branch you stand in).
+    """Make the branch NAME at REVISION. Default: the branch you stand in.
 
     What is staged stays where it is staged: the new branch begins at the commit.
 
@@ -115,7 +115,7 @@ def delete_branch(location: Location, name: str, force: bool) -> None:
 @click.argument("new")
 @click.pass_obj
 def rename_branch(location: Location, old: str, new: str) -> None:
-    """Give the branch OLD the name NEW; what is staged on it goes along.
+    """Give the branch OLD the name NEW. What is staged on it goes along.
 
     \b
     Example:
@@ -187,7 +187,7 @@ def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
 @click.option("-m", "--message", default="", help="Why this commit has a name.")
 @click.pass_obj
 def create_tag(location: Location, name: str, revision: str | None, message: str) -> None:
-    """Name the commit REVISION (default: the tip of the branch you stand in) NAME, for good.
+    """Name the commit REVISION NAME, for good. Default: the tip of the branch you stand in.
 
     \b
     Example:

@@ -101,7 +101,7 @@ def import_(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Import files and directories into DATASET, and stage them: all or, after an error or Ctrl-C, nothing.
+    """Import files and directories into DATASET. All are staged or, after an error or Ctrl-C, none.
 
     The ending of a file says its format. A directory is taken as it is, its files as they are; with --format, the
     files of that format below it become samples, and its subdirectories datasets below DATASET. A row of a table is
@@ -151,7 +151,7 @@ def import_(
 def export(
     context: click.Context, object_: str, destination: Path, format_: str, staged: bool, force: bool, quiet: bool
 ) -> None:
-    """Write a dataset, sample, file or directory of a commit to DEST, whole or not at all.
+    """Write something of a commit to DEST, whole or not at all. That may be a dataset, sample, file or directory.
 
     The ending of DEST says the format: .npy (a dataset's samples stacked), .npz, .h5, .csv, .parquet, .png and other
     images; without one, files and directories as they look in a mount. REVISION is as for log; default: the tip of the
