@@ -49,6 +49,8 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.WriterLockHeld: errno.EBUSY,
     errors.BranchInUse: errno.EBUSY,
     errors.Conflict: errno.EBUSY,
+    errors.CollectorRuns: errno.EBUSY,
+    errors.Collected: errno.EAGAIN,
     errors.Corrupt: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,

@@ -20,6 +20,7 @@ class Bare(pyfuse3.Operations):
     def __init__(self, count: int) -> None:
         super().__init__()
         self._names = {str(i).encode(): pyfuse3.InodeT(FIRST + i) for i in range(count)}
+        self._listed = list(self._names.items())
 
     def _attributes(self, inode: pyfuse3.InodeT) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -38,6 +39,16 @@ class Bare(pyfuse3.Operations):
 
     async def getattr(self, inode, ctx):  # noqa: ANN001, ANN201
         return self._attributes(inode)
+
+    async def opendir(self, inode, ctx):  # noqa: ANN001, ANN201
+        return inode
+
+    async def readdir(self, fh, start_id, token):  # noqa: ANN001, ANN201
+        entry = self._attributes(FIRST)
+        for at in range(start_id, len(self._listed)):
+            name, entry.st_ino = self._listed[at]
+            if not pyfuse3.readdir_reply(token, name, entry, at + 1):
+                break
 
     async def open(self, inode, flags, ctx):  # noqa: ANN001, ANN201
         return pyfuse3.FileInfo(fh=inode, keep_cache=True)

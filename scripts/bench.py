@@ -12,9 +12,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-import lmdb
 import numpy as np
 from bench_common import (
     OPEN_AT_ONCE,
@@ -28,10 +28,14 @@ from bench_common import (
     medians,
     mounted,
     quiet,
+    raw_lmdb,
     repository,
     seconds,
+    synced,
 )
+from bench_history import SIZES, history
 from bench_posix import posix
+from bench_space import space
 
 from storage.dataset_writer import DatasetDataWriter
 
@@ -53,7 +57,7 @@ def ingest(work: Path, runs: int, figures: Figures) -> list[Row]:
     arrays = list(images(SAMPLES))
     raw = [(f"{i}".encode(), array.tobytes()) for i, array in enumerate(arrays)]
     for _ in range(runs):
-        figures.setdefault("raw LMDB puts", []).append(_raw_lmdb(work / "lmdb", raw))
+        figures.setdefault("raw LMDB puts", []).append(raw_lmdb(work / "lmdb", raw))
         repo = repository(work / "repo")
         co = repo.checkout(write=True)
         dataset = quiet(lambda co=co: co.datasets.init_dataset(name="images", prototype=arrays[0]))
@@ -83,20 +87,6 @@ def ingest(work: Path, runs: int, figures: Figures) -> list[Row]:
     ]
 
 
-def _raw_lmdb(folder: Path, raw: list[tuple[bytes, bytes]]) -> float:
-    shutil.rmtree(folder, ignore_errors=True)
-    environment = lmdb.open(str(folder), map_size=1 << 32, sync=False)
-
-    def put() -> None:
-        with environment.begin(write=True) as txn:
-            for key, value in raw:
-                txn.put(key, value)
-
-    took = seconds(put)
-    environment.close()
-    return took
-
-
 def commit(work: Path, runs: int, figures: Figures) -> list[Row]:
     """A commit after 1 changed sample, in a dataset of 1,000 and of 100,000."""
     rng = np.random.default_rng(1)
@@ -113,9 +103,7 @@ def commit(work: Path, runs: int, figures: Figures) -> list[Row]:
         for n in range(runs * 5):
             dataset[str(n * 97 % count)] = rng.integers(0, 256, SHAPE, dtype=np.uint8)
             figures.setdefault(f"commit 1 of {count}", []).append(seconds(lambda co=co: co.commit("one")))
-            figures.setdefault("write and fsync 4 KiB, three times", []).append(
-                seconds(lambda: _synced(work / "plain"))
-            )
+            figures.setdefault("write and fsync 4 KiB, three times", []).append(seconds(lambda: synced(work / "plain")))
         co.close()
         repo.close()
     m = medians(figures)
@@ -129,14 +117,6 @@ def commit(work: Path, runs: int, figures: Figures) -> list[Row]:
     growth = m["commit 1 of 100000"] / m["commit 1 of 1000"]
     rows.append(("100,000 against 1,000", f"{growth:.2f} x", "", "<= 2 x"))
     return rows
-
-
-def _synced(path: Path) -> None:
-    for _ in range(3):
-        with path.open("ab") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def requests(work: Path, runs: int, figures: Figures) -> list[Row]:
@@ -265,6 +245,11 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
 
 
 GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
+GROUPS |= {"space": space, "history": history}
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def main() -> None:
@@ -273,7 +258,10 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", metavar="group", help=f"some of: {' '.join(GROUPS)}")
     parser.add_argument("--json", type=Path, help="write every figure of every run to this file")
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
+    parser.add_argument("--sizes", default=SIZES, type=_numbers, help="samples of history's datasets, as 10000,100000")
+    parser.add_argument("--file-mb", type=int, default=100, help="size of the file that history keeps versions of")
     arguments = parser.parse_args()
+    groups = GROUPS | {"history": partial(history, sizes=arguments.sizes, megabytes=arguments.file_mb)}
     unknown = set(arguments.groups) - set(GROUPS)
     if unknown:
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
@@ -282,9 +270,9 @@ def main() -> None:
     for group in arguments.groups or GROUPS:
         figures: Figures = {}
         with tempfile.TemporaryDirectory(prefix="arborfs-bench-") as folder:
-            rows = GROUPS[group](Path(folder), arguments.runs, figures)
+            rows = groups[group](Path(folder), arguments.runs, figures)
         for what, measured, ratio, goal in rows:
-            print(f"{what:44}{measured:>20}  {ratio:38}{goal}", flush=True)
+            print(f"{what:44}{measured:>20}  {ratio:37} {goal}", flush=True)
         everything[group] = figures
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, indent=1))

@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lmdb
+
 from storage import Repository
 
 REQUESTS, OPEN_AT_ONCE = 20_000, 500
@@ -48,18 +50,46 @@ def repository(folder: Path) -> Repository:
     return repo
 
 
+def raw_lmdb(folder: Path, raw: list[tuple[bytes, bytes]]) -> float:
+    """Seconds to put these rows into a fresh LMDB, in one transaction."""
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = lmdb.open(str(folder), map_size=1 << 32, sync=False)
+
+    def put() -> None:
+        with environment.begin(write=True) as txn:
+            for key, value in raw:
+                txn.put(key, value)
+
+    took = seconds(put)
+    environment.close()
+    return took
+
+
+def synced(path: Path) -> None:
+    """Write 4 KiB and have the disk keep them, three times."""
+    for _ in range(3):
+        with path.open("ab") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def arborfs(*arguments: str | Path) -> str:
+    """Run the command line; what it printed."""
+    command = [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 @contextlib.contextmanager
 def mounted(repo: Path, point: Path, *options: str) -> Iterator[int]:
     """A mount by the command line; gives the daemon's pid."""
     point.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "fusefs.cli"]
-    subprocess.run([*command, "mount", str(repo), str(point), *options], check=True, stdout=subprocess.DEVNULL)
-    listed = subprocess.run([*command, "mounts", "--json"], check=True, capture_output=True, text=True).stdout
-    pid = next(m["pid"] for m in json.loads(listed) if m["mountpoint"] == str(point))
+    arborfs("mount", repo, point, *options)
+    pid = next(m["pid"] for m in json.loads(arborfs("mounts", "--json")) if m["mountpoint"] == str(point))
     try:
         yield pid
     finally:
-        subprocess.run([*command, "umount", str(point)], check=True, stdout=subprocess.DEVNULL)
+        arborfs("umount", point)
 
 
 @contextlib.contextmanager
@@ -74,12 +104,10 @@ def bindfs(source: Path, point: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bare_pyfuse3(point: Path) -> Iterator[int]:
-    """A file system of empty files in memory on pyfuse3 alone."""
+def bare_pyfuse3(point: Path, count: int = REQUESTS) -> Iterator[int]:
+    """A file system of so many files in memory on pyfuse3 alone, in a folder `files`."""
     point.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(REQUESTS)]
-    )
+    process = subprocess.Popen([sys.executable, str(Path(__file__).parent / "bare_pyfuse3.py"), str(point), str(count)])
     while not (point / "files").is_dir():
         time.sleep(0.01)
     try:

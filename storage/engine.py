@@ -36,6 +36,7 @@ from storage.stores.contents import Content, open_content, same_contents, settle
 from storage.stores.log import Log, failed_segments
 from storage.stores.merging import Merger
 from storage.stores.objects import Objects
+from storage.stores.pins import Pins
 from storage.stores.recovery import RebuildReport
 from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs
 from storage.stores.renames import with_renames
@@ -73,6 +74,8 @@ class Engine(References):
         self.identity = config.id
         self.rebuilt = rebuilt
         """What was found when the index was rebuilt at opening; None where that was not needed."""
+        self.alone = False
+        """Whether nobody else had the repository open when this engine came."""
         self.temporary = folder(path) / "tmp"
         self._presence = presence
         self._index = index
@@ -84,6 +87,7 @@ class Engine(References):
         self.objects = Objects(index, self._segments, self._log)
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
+        self._pins = Pins(folder(path) / "pins", index, self._origin)
         committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
         merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
@@ -96,6 +100,8 @@ class Engine(References):
             merger,
             self._origin,
             self.author,
+            self._segments,
+            self._pins,
         )
         revisions = Revisions(index, self._segments, self._refs, self.objects)
         super().__init__(parts, WriterLocks(index, self._refs), revisions)
@@ -151,7 +157,9 @@ class Engine(References):
                     "close or unmount them, then open it again, and it will be rebuilt",
                     where=str(home / "index"),
                 )
-            return cls(path, config, presence, Index(home / "index"), reports[0] if reports else None)
+            engine = cls(path, config, presence, Index(home / "index"), reports[0] if reports else None)
+            engine.alone = alone
+            return engine
         except BaseException:
             presence.leave(lambda: None)
             raise
@@ -163,6 +171,7 @@ class Engine(References):
                 return
             self._closed = True
         self._syncer.stop()
+        self._pins.close()
         try:
             self._log.sync()
         finally:
@@ -187,8 +196,10 @@ class Engine(References):
     # Trees
 
     def snapshot(self, commit: Digest) -> Snapshot:
-        """A commit's tree. NotFound."""
-        return Snapshot(self.objects, commit)
+        """A commit's tree, which gc leaves alone while it is held here. NotFound."""
+        snapshot = Snapshot(self.objects, commit)
+        self._pins.hold(commit, snapshot)
+        return snapshot
 
     def working_tree(self, branch: str) -> WorkingTree:
         """A branch's working tree. NotFound."""
@@ -308,6 +319,7 @@ class Engine(References):
                 for key, value in self._index.scan(txn, self._index.changes, b"", number_key(since))
             ]
         if not rows or rows[0][0] != since + 1:
+            self.let_go()
             return now, None
         found: list[TreeChange] = []
         for _, value in rows:
@@ -318,7 +330,18 @@ class Engine(References):
             if origin != self._origin:
                 for branch, path, names in changed:
                     found.append(TreeChange(branch, tuple(path), None if names is None else tuple(names)))
+        if any(not change.branch for change in found):
+            self.let_go()
         return now, found
+
+    def let_go(self) -> None:
+        """Give up pins of what nobody reads, pin what gc has marked and somebody reads, and close files that gc deleted.
+
+        `changes` does so when refs changed, which gc pretends to do.
+        """
+        self._pins.release()
+        self._pins.hold_contents(self.objects.in_use())
+        self._segments.let_go()
 
     def acquire_writer(self, branch: str) -> Owner:
         """Take the branch's writer lock; what to release it with.
@@ -348,6 +371,10 @@ class Engine(References):
     def internals(self) -> tuple[Index, Segments, Refs, Staging]:
         """What verify reads."""
         return self._index, self._segments, self._refs, self._staging
+
+    def parts(self) -> Parts:
+        """What gc works with."""
+        return self._parts
 
     def disk_usage(self) -> int:
         """Bytes the repository takes on its disk."""

@@ -208,6 +208,18 @@ class Conflict(Busy, RuntimeError):
         self.found = found
 
 
+class CollectorRuns(Busy, RuntimeError):
+    """Another process is collecting garbage in this repository, or verifies it."""
+
+
+class Collected(Busy, RuntimeError):
+    """What a call had stored was collected as garbage before the call referred to it: call again."""
+
+    def __init__(self, message: str, *, digest: str = "") -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
 class Corrupt(Damage, OSError):
     """Bytes read back are not the bytes that were stored."""
 

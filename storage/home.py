@@ -26,7 +26,7 @@ CONFIG_MAX, STATE_MAX = 1 << 26, 1 << 16
 CHECKED_MAX = 1 << 27
 """A larger index is not read to its end when it is opened: `verify` and `rebuild` are for doubts about it."""
 _BLOCK = 1 << 20
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """An index with another version is made anew."""
 
 
@@ -107,7 +107,7 @@ def index_trouble(home: Path) -> str:
     if state.clean and state.checksum and state.checksum != checksum_of(home / "index" / "data.mdb"):
         return "it is not what it was when it was closed"
     if not _fits(home, state.stamp):
-        return "it is damaged, cut short, or a copy from an earlier day"
+        return "it is damaged, cut short, a copy from an earlier day, or made by an older arborfs"
     return ""
 
 

@@ -74,14 +74,15 @@ def import_items(
     Conflict where others change the dataset again and again.
     """
     target = dataset_path(dataset)
-    old, _ = tree.folded(target)
-    if old is not None and not old.is_directory:
-        raise NotADirectory(f"{dataset} is there already, and is a file")
-    planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=time.time_ns())
-    taker = _Taker(planting, ImportReport(dataset), overwrite)
-    for item in items:
-        taker.take(item)
-    _plant(tree, target, planting.finish(), overwrite)
+    with tree.storing():
+        old, _ = tree.folded(target)
+        if old is not None and not old.is_directory:
+            raise NotADirectory(f"{dataset} is there already, and is a file")
+        planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=time.time_ns())
+        taker = _Taker(planting, ImportReport(dataset), overwrite)
+        for item in items:
+            taker.take(item)
+        _plant(tree, target, planting.finish(), overwrite)
     return taker.report
 
 

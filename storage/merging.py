@@ -10,7 +10,7 @@ from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import Author, Entry
 from storage.snapshot import Snapshot
-from storage.stores.merge_state import MergeState
+from storage.stores.merge_record import MergeState
 from storage.stores.merging import MergeResult, Outcome, Request
 from storage.tree.merge import CONFLICTS, AttributesChanged, Conflict
 from storage.working import Parts

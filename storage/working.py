@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from storage.disk.index import GENERATION, Index, Txn
+from storage.disk.segments import Segments
 from storage.errors import (
     Corrupt,
     IsADirectory,
@@ -34,9 +35,11 @@ from storage.stores.contents import (
     same_contents,
 )
 from storage.stores.log import Log
-from storage.stores.merge_state import MergeState, read_state, require_resolved
+from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import read_state, require_resolved
 from storage.stores.merging import Merger
 from storage.stores.objects import Objects
+from storage.stores.pins import Pins
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
 from storage.stores.transaction import Committer, root_of
@@ -64,6 +67,8 @@ class Parts:
     merger: Merger
     origin: bytes
     author: Author
+    segments: Segments
+    pins: Pins
 
 
 class WorkingReader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -67,6 +67,10 @@ class WorkingTree(WorkingReader):
         seen, known = self._known
         if seen == before and not change.structural:
             self._known = (number_key(generation), known)
+
+    def storing(self) -> AbstractContextManager[None]:
+        """While it is entered gc leaves alone what is stored, or found stored, and only named in the end."""
+        return self._p.pins.working()
 
     def put_file(
         self, path: Path, source: Source, *, attributes: Attributes | None = None, mtime: int | None = None

@@ -9,6 +9,7 @@ import click
 
 from fusefs.cli.location import Location
 from fusefs.cli.output import counted, json_option, print_json
+from fusefs.cli.progress import progress, quiet_option
 from storage.errors import Corrupt
 from storage.maintenance.rebuild import Problem
 from storage.maintenance.rebuild import rebuild as rebuild_index
@@ -21,19 +22,22 @@ def _report(problems: Sequence[Problem]) -> None:
 
 
 @click.command()
+@quiet_option
 @json_option
 @click.pass_context
-def verify(context: click.Context, as_json: bool) -> None:
-    """Read all that the repository holds, and check its digests.
+def verify(context: click.Context, quiet: bool, as_json: bool) -> None:
+    """Read all that the repository holds, and check its digests. The index is held against what it was made from.
 
-    Changes nothing. Exit code 6 when something is damaged; what, where and what to do is printed.
+    Changes nothing. Others may go on working; `gc` waits. Exit code 6 when something is damaged; what, where and what
+    to do is printed.
 
     \b
     Example:
       arborfs -C data verify
     """
     with context.obj.open() as engine:
-        problems = find_problems(engine)
+        with progress("reading", quiet=quiet or as_json) as on_progress:
+            problems = find_problems(engine, on_progress)
         commits = len(engine.commits())
     if as_json:
         print_json([asdict(problem) for problem in problems])
@@ -46,9 +50,10 @@ def verify(context: click.Context, as_json: bool) -> None:
 
 
 @click.command()
+@quiet_option
 @json_option
 @click.pass_context
-def rebuild(context: click.Context, as_json: bool) -> None:
+def rebuild(context: click.Context, quiet: bool, as_json: bool) -> None:
     """Make the index anew from the segments, which hold everything.
 
     Nothing is lost, staged work included. It happens by itself when the index is missing or the machine went
@@ -60,7 +65,8 @@ def rebuild(context: click.Context, as_json: bool) -> None:
       arborfs -C data rebuild
     """
     location: Location = context.obj
-    report = rebuild_index(location.repository())
+    with progress("reading", quiet=quiet or as_json) as on_progress:
+        report = rebuild_index(location.repository(), on_progress)
     if as_json:
         print_json(asdict(report))
     else:

@@ -21,6 +21,7 @@ from fusefs.cli import (
     oplog,
     refs,
     show,
+    space,
     stats,
     transfer,
 )
@@ -114,5 +115,7 @@ for command in (
     doctor.doctor,
     care.verify,
     care.rebuild,
+    space.du,
+    space.gc,
 ):
     main.add_command(command)

@@ -48,7 +48,23 @@ class Txn(Protocol):
 MAP_SIZE = 1 << 40
 GENERATION = b"generation"
 """The counter, in the table `meta`, that grows with every change of a working tree or ref."""
-_TABLES = ("meta", "objects", "commits", "refs", "operations", "staged", "directories", "changes", "ends", "journals")
+COLLECTIONS = b"collections"
+"""The counter, in the table `meta`, that grows whenever gc deletes objects."""
+HORIZON = b"horizon"
+"""The number, in the table `meta`, of the first operation whose commits gc has kept."""
+_TABLES = (
+    "meta",
+    "objects",
+    "commits",
+    "refs",
+    "operations",
+    "staged",
+    "directories",
+    "changes",
+    "ends",
+    "journals",
+    "condemned",
+)
 _NUMBER = 8
 _Key = tuple[int, int, int]
 
@@ -76,6 +92,8 @@ class Index:
     """segment id → acknowledged end, synced end."""
     journals: Table
     """segment id + id of a branch's root → highest sequence number it stages."""
+    condemned: Table
+    """digest of an object that nothing led to → when gc saw that, in ns. Who stores it meanwhile stores it anew."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

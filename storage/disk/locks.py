@@ -63,6 +63,32 @@ def alone(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def together(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def alone_at_once(path: Path) -> Iterator[bool]:
+    """Like `alone`, without waiting: whether the lock was free."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        os.close(fd)
+
+
 PATIENCE = 5.0
 """Seconds to try for the lock alone when others have it and nothing tells that they have recovered the repository."""
 

@@ -53,6 +53,7 @@ class RecordKind(IntEnum):
     CHUNK_LIST = 4
     STAGE = 16
     REFS = 17
+    COLLECTION = 18
 
 
 class SegmentKind(IntEnum):
@@ -224,6 +225,7 @@ class Segments:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._fds: dict[int, int] = {}
+        self._journals: set[int] = set()
         self._lock = threading.Lock()
 
     def path(self, segment: int, kind: SegmentKind) -> Path:
@@ -326,8 +328,31 @@ class Segments:
                 with suppress(FileNotFoundError):
                     fd = files.open_file(self.path(segment, kind), os.O_RDONLY)
                     self._fds[segment] = fd
+                    if kind is SegmentKind.JOURNAL:
+                        self._journals.add(segment)
                     return fd
         raise Corrupt(f"segment {segment:08x} is missing", where=f"{segment:08x}")
+
+    def hold(self, segment: int) -> None:
+        """Open a segment, which stays readable from here on though it be deleted. Corrupt where it is missing."""
+        self._descriptor(segment)
+
+    def held(self, segment: int) -> Path | None:
+        """A path that leads to an open segment, deleted or not; None where it is not open here."""
+        fd = self._fds.get(segment)
+        return None if fd is None else Path(f"/proc/self/fd/{fd}")
+
+    def let_go(self) -> None:
+        """Give the disk back what deleted log segments take: nobody needs them, their objects lie elsewhere now.
+
+        Other threads may be reading: the descriptor stays, and reads nothing from here on. Deleted journals stay readable.
+        """
+        with self._lock:
+            for segment, fd in self._fds.items():
+                if os.fstat(fd).st_nlink == 0 and segment not in self._journals:
+                    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                    os.dup2(nothing, fd, inheritable=False)
+                    os.close(nothing)
 
     def close(self) -> None:
         """Close all files."""

@@ -8,15 +8,16 @@ from pathlib import Path
 from storage.disk.locks import Presence
 from storage.errors import BranchInUse
 from storage.home import bind_index, folder, read_config
-from storage.stores.recovery import Problem, RebuildReport, rebuild_index
+from storage.stores.recovery import Problem, Progress, RebuildReport, rebuild_index
 
 __all__ = ["Problem", "RebuildReport", "rebuild"]
 
 
-def rebuild(path: str | os.PathLike[str]) -> RebuildReport:
+def rebuild(path: str | os.PathLike[str], on_progress: Progress | None = None) -> RebuildReport:
     """Make the index of the repository in `path` again. Nobody else may have it open: BranchInUse.
 
-    Everything that was acknowledged is there afterwards, staged work included.
+    Everything that was acknowledged is there afterwards, staged work included. `on_progress` is called with the bytes of
+    segments read, of how many.
     """
     where = Path(path).absolute()
     read_config(where)
@@ -25,7 +26,7 @@ def rebuild(path: str | os.PathLike[str]) -> RebuildReport:
 
     def work() -> None:
         """Rebuild, with the repository to ourselves."""
-        reports.append(rebuild_index(folder(where)))
+        reports.append(rebuild_index(folder(where), on_progress))
         bind_index(folder(where))
 
     try:

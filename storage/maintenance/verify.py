@@ -1,181 +1,226 @@
-"""Verify: read everything back and compare it with what was stored."""
+"""Verify: read everything back and compare it with what was stored, and the index with what a rebuild would make.
+
+All is held against one snapshot of the index, so that writers may go on meanwhile; gc waits until it is done.
+"""
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from storage.disk.index import Index, number_key
-from storage.disk.segments import (
-    FILE_SIZE,
-    RECORD_SIZE,
-    RecordKind,
-    SegmentKind,
-    Segments,
-    checksum,
-    parse_file_header,
-    scan,
-)
+from storage.disk.index import Txn, number_key
+from storage.disk.locks import together
+from storage.disk.segments import RecordKind, SegmentKind
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt
-from storage.model.chunking import decode_chunks, unpack
-from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
-from storage.model.records import CHUNKED, INDIRECT, Entry, Kind, Place, decode_commit, decode_entry
+from storage.maintenance.compare import Comparison
+from storage.maintenance.inspect import Inspection, Met, described, entry_references, inspect, references
+from storage.model.digest import DIGEST_SIZE, Digest, hexed
+from storage.model.records import Commit, Kind, Place
 from storage.stores.log import END
-from storage.stores.objects import OBJECT_ROW, Objects, object_place
-from storage.stores.recovery import Problem, hole_key
-from storage.stores.refs import Refs
-from storage.stores.staging import Staging
-from storage.tree.node import EMPTY, BadNode, Inner, decode
+from storage.stores.objects import OBJECT_ROW, object_place
+from storage.stores.recovery import Change, Problem, Progress, hole_key
+from storage.tree.node import EMPTY, BadNode
+from storage.working import Parts
 
-Progress = Callable[[int, int], None]
-
-REBUILD = "close the repository everywhere and run `arborfs rebuild`"
 RESTORE = "restore the segment file from a copy; other samples stay readable"
+REBUILD = "close the repository everywhere and run `arborfs rebuild`: the segments hold everything"
+_ATTEMPTS = 20
 
 
-def verify(engine: Engine, progress: Progress | None = None) -> list[Problem]:
-    """Read every object, check its digest, and follow every reference from refs and staged work.
+def verify(engine: Engine, on_progress: Progress | None = None, *, threads: int = 0) -> list[Problem]:
+    """Read every record, check its digest, hold every row of the index against the segments, and follow every reference.
 
-    Returns what is wrong, nothing where all is well. `progress` is called with objects done and objects in all.
+    Returns what is wrong, nothing where all is well. `on_progress` is called with bytes read, of how many, from one
+    thread at a time; `threads` is how many read at once (0: one for each core). Memory: some 300 bytes an object.
     """
-    check = _Verification(engine.objects, *engine.internals())
-    return check.run(progress)
+    parts = engine.parts()
+    with together(parts.segments.folder.parent / "gc.lock"), ExitStack() as stack:
+        txn = _snapshot(parts, stack)
+        return _Verification(parts, txn).run(on_progress, threads or len(os.sched_getaffinity(0)))
+
+
+def _snapshot(parts: Parts, stack: ExitStack) -> Txn:
+    """A read transaction all of whose journals are open: they may be deleted meanwhile."""
+    for _ in range(_ATTEMPTS):
+        txn = stack.enter_context(parts.index.read())
+        if all(_held(parts, int.from_bytes(key, "big")) for key, _ in parts.index.scan(txn, parts.index.ends, b"")):
+            break
+        stack.pop_all().close()
+    else:  # not a commit that deleted it, but somebody else: it will be named
+        txn = stack.enter_context(parts.index.read())
+    return txn
+
+
+def _held(parts: Parts, segment: int) -> bool:
+    if parts.segments.path(segment, SegmentKind.LOG).exists():
+        return True
+    with suppress(Corrupt):
+        parts.segments.hold(segment)
+        return True
+    return False
 
 
 class _Verification:
-    def __init__(self, objects: Objects, index: Index, segments: Segments, refs: Refs, staging: Staging) -> None:
-        self._objects = objects
-        self._index = index
-        self._segments = segments
-        self._refs = refs
-        self._staging = staging
+    def __init__(self, parts: Parts, txn: Txn) -> None:
+        self._parts = parts
+        self._index = parts.index
+        self._txn = txn
         self._problems: list[Problem] = []
         self._kinds: dict[Digest, int] = {}
-        self._nodes: set[Digest] = set()
+        """The objects to which the index leads rightly."""
+        self._references: set[Digest] = set()
+        self._changes: list[Change] = []
+        self._commits: dict[Digest, Commit] = {}
         self._damaged: dict[int, list[int]] = {}
+        self._holes: list[tuple[int, int, int]] = []
+        self._lossy = False
+        """Whether bytes are lost that the index may know more of than a rebuild would find."""
 
-    def run(self, progress: Progress | None) -> list[Problem]:
-        """Check every object, then staging, ends and refs; what is wrong."""
-        with self._index.read() as txn:
-            rows = list(self._index.scan(txn, self._index.objects, b""))
-        for done, (key, row) in enumerate(rows, 1):
-            self._object(Digest(key), row)
-            if progress is not None and (done % 256 == 0 or done == len(rows)):
-                progress(done, len(rows))
-        self._check_staging()
-        self._check_ends()
+    def run(self, on_progress: Progress | None, threads: int) -> list[Problem]:
+        for found in self._inspections(on_progress, threads):
+            self._take(found)
+        self._holes = [hole for hole in self._holes if not self._explained(*hole)]
+        self._lossy = self._lossy or bool(self._holes)
+        self._check_objects()
+        if self._lossy:
+            # What the index holds and the segments do not is all that is left of it: no rebuild now.
+            self._check_staging()
+        else:
+            self._compare()
+        self._report_holes()
         self._check_refs()
         return self._problems
 
     def _report(self, what: str, digest: bytes, where: str, advice: str = RESTORE) -> None:
         self._problems.append(Problem(what, digest.hex(), where, advice))
 
-    def _object(self, digest: Digest, row: bytes) -> None:
-        try:
-            segment, offset, length, raw_length, kind, codec, _, check = OBJECT_ROW.unpack(row)
-        except struct.error as error:
-            self._report(f"the index's row of an object cannot be read: {error}", digest, "index", REBUILD)
-            return
-        where = f"segment {segment:08x} at byte {offset}"
-        self._kinds[digest] = kind
-        try:
-            stored = self._segments.read(Place(segment, offset, length))
-            if checksum(stored) != check:
-                raise Corrupt("its bytes have changed since they were written")
-            data = bytes(self._objects.unpacked(codec, stored, raw_length))
-            if blake(data) != digest:
-                raise Corrupt("its contents do not have its digest")
-            self._references(kind, data)
-        except (ArborError, BadNode) as error:
+    def _inspections(self, on_progress: Progress | None, threads: int) -> Iterator[Inspection]:
+        """Every segment, read by `threads` at once; what cannot be read is reported."""
+        ends = [
+            (int.from_bytes(key, "big"), END.unpack(value)[0])
+            for key, value in self._index.scan(self._txn, self._index.ends, b"")
+        ]
+        advance = _counter(on_progress, sum(end for _, end in ends))
+        with ThreadPoolExecutor(threads, "arborfs-verify") as pool:
+            waiting: list[tuple[int, int, Future[Inspection]]] = []
+            for segment, end in ends:
+                path = self._path(segment)
+                if path is None:
+                    self._lose(f"segment {segment:08x} is missing", segment)
+                    continue
+                unpacked = self._parts.objects.unpacked
+                waiting.append((segment, end, pool.submit(inspect, path, segment, end, unpacked, advance)))
+            waiting.reverse()
+            while waiting:  # what has been taken in need not stay in memory
+                segment, end, future = waiting.pop()
+                try:
+                    found = future.result()
+                except Corrupt as error:
+                    self._lose(str(error), segment)
+                    continue
+                if found.size < end:
+                    self._lose(f"segment {segment:08x} has {found.size} bytes instead of {end}", segment)
+                yield found
+
+    def _lose(self, what: str, segment: int) -> None:
+        self._report(what, b"", f"segment {segment:08x}")
+        self._lossy = True
+
+    def _path(self, segment: int) -> Path | None:
+        """The segment's file, or the descriptor of one that was deleted since."""
+        found = self._parts.segments.paths_of(segment)
+        if found is not None and found.suffix == ".log":
+            return found
+        return self._parts.segments.held(segment) or found
+
+    def _take(self, found: Inspection) -> None:
+        for met in found.objects:
+            self._take_object(met)
+        self._references |= found.references
+        self._changes += found.changes
+        self._commits |= found.commits
+        self._holes += [(found.segment, start, length) for start, length in found.holes]
+
+    def _take_object(self, met: Met) -> None:
+        row = self._txn.get(met.digest, db=self._index.objects)
+        if row is None or len(row) != OBJECT_ROW.size or object_place(row)[0] != met.place:
+            return  # a copy, or garbage: nothing leads here
+        self._kinds[met.digest] = met.kind
+        if row != met.row:
+            self._report(f"the index is wrong about object {hexed(met.digest)}", met.digest, "the index", REBUILD)
+        if met.wrong:
+            segment, offset = met.place.segment, met.place.offset
             self._damaged.setdefault(segment, []).append(offset)
-            self._report(f"object {hexed(digest)} is damaged: {error}", digest, where)
+            self._report(described(met), met.digest, f"segment {segment:08x} at byte {offset}")
 
-    def _references(self, kind: int, data: bytes) -> None:
-        """Take in what an object refers to."""
-        if kind == RecordKind.NODE:
-            self._node(decode(data))
-        elif kind == RecordKind.COMMIT:
-            commit = decode_commit(data)
-            self._nodes.update(commit.parents)
-            self._reference(commit.root)
-        elif kind == RecordKind.CHUNK_LIST:
-            self._nodes.update(chunk.digest for chunk in decode_chunks(data))
+    def _explained(self, segment: int, start: int, length: int) -> bool:
+        """Whether a power loss made that hole, a rebuild reported it, or it is a damaged object that was reported."""
+        if self._txn.get(hole_key(segment, start), db=self._index.meta) == number_key(length):
+            return True
+        return any(at in range(start, start + length) for at in self._damaged.get(segment, ()))
 
-    def _node(self, node: object) -> None:
-        if isinstance(node, Inner):
-            self._nodes.update(node.digests)
+    def _report_holes(self) -> None:
+        for segment, start, length in self._holes:
+            if not self._explained(segment, start, length):
+                where = f"segment {segment:08x} at byte {start}"
+                what = f"{length} bytes of segment {segment:08x} from byte {start} on are no valid records"
+                self._report(what, b"", where)
+
+    def _check_objects(self) -> None:
+        """Every row must lead to a record that was met."""
+        if self._index.rows(self._txn, self._index.objects) == len(self._kinds):
             return
-        for _, head, value in _rows(node):
-            self._reference(decode_entry(head, value))
-
-    def _reference(self, entry: Entry) -> None:
-        assert isinstance(entry.value, bytes)
-        if entry.kind is Kind.DIRECTORY and entry.root != EMPTY:
-            self._nodes.add(entry.root)
-        elif entry.flags & INDIRECT:
-            self._nodes.add(Digest(entry.value))
-        elif entry.flags & CHUNKED:
-            self._nodes.update(chunk.digest for chunk in decode_chunks(entry.value))
-
-    def _check_ends(self) -> None:
-        with self._index.read() as txn:
-            rows = list(self._index.scan(txn, self._index.ends, b""))
-        for key, value in rows:
-            segment, end = int.from_bytes(key, "big"), END.unpack(value)[0]
-            path = self._segments.paths_of(segment)
-            name = self._segments.path(segment, SegmentKind.LOG).stem
-            if path is None:
-                with self._index.read() as txn:
-                    if txn.get(key, db=self._index.ends) is not None:
-                        self._report(f"segment {name} is missing", b"", name)
-            elif path.stat().st_size < end:
-                self._report(f"segment {name} has {path.stat().st_size} bytes instead of {end}", b"", path.name)
+        for key, row in self._index.scan(self._txn, self._index.objects, b""):
+            if key in self._kinds:
+                continue
+            digest = Digest(key)
+            try:
+                self._kinds[digest] = OBJECT_ROW.unpack(row)[4]
+            except struct.error:
+                self._report("the index's row of an object cannot be read", digest, "the index", REBUILD)
+                continue
+            place = object_place(row)[0]
+            if self._lossy:
+                self._damaged.setdefault(place.segment, []).append(place.offset)
+                where = f"segment {place.segment:08x} at byte {place.offset}"
+                self._report(f"object {hexed(digest)} is damaged: no valid record is there", digest, where)
             else:
-                self._check_records(segment, path, end)
+                what = f"the index leads to no record of object {hexed(digest)}"
+                self._report(what, digest, "the index", REBUILD)
 
-    def _check_records(self, segment: int, path: Path, end: int) -> None:
-        """Look at every record, also those that no object lies in: a rebuild would need them."""
-        try:
-            for start, length in _holes(path, end):
-                met = any(where in range(start, start + length) for where in self._damaged.get(segment, ()))
-                if not met and not self._is_known(segment, start, length):
-                    self._report(
-                        f"{length} bytes of segment {segment:08x} from byte {start} on are no valid records",
-                        b"",
-                        f"segment {segment:08x} at byte {start}",
-                    )
-        except FileNotFoundError:
-            return  # a journal that was settled meanwhile
-        except Corrupt as error:
-            self._report(str(error), b"", path.name)
-
-    def _is_known(self, segment: int, start: int, length: int) -> bool:
-        with self._index.read() as txn:
-            return txn.get(hole_key(segment, start), db=self._index.meta) == number_key(length)
+    def _compare(self) -> None:
+        with Comparison(self._parts, self._txn) as comparison:
+            wrong = list(comparison.differences(self._changes, self._commits))
+        for what in wrong:
+            self._report(what, b"", "the index", REBUILD)
+        if not wrong:
+            self._check_staging()
 
     def _check_refs(self) -> None:
-        missing = {digest for digest in self._nodes - self._kinds.keys() if not self._stored(digest)}
+        missing = {digest for digest in self._references if digest not in self._kinds}
         for digest in missing & self._reached() if missing else ():
             self._report(f"object {hexed(digest)} is referred to, but missing", digest, "the index")
-        with self._index.read() as txn:
-            wanted = {f"branch {n}": ref.tip for n, ref in self._refs.branches(txn).items() if ref.tip}
-            wanted |= {f"tag {n}": Digest(tag.digest) for n, tag in self._refs.tags(txn).items()}
-        for name, digest in wanted.items():
-            if self._kinds.get(digest) != RecordKind.COMMIT and not self._stored(digest):
-                self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs")
+        refs = self._parts.refs
+        with suppress(Corrupt, UnicodeDecodeError):  # reported before
+            wanted = {f"branch {n}": ref.tip for n, ref in refs.branches(self._txn).items() if ref.tip}
+            wanted |= {f"tag {n}": Digest(tag.digest) for n, tag in refs.tags(self._txn).items()}
+            for name, digest in wanted.items():
+                if self._kinds.get(digest) != RecordKind.COMMIT:
+                    self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs")
 
     def _reached(self) -> set[Digest]:
         """Everything that commits and staged directories lead to.
 
-        What a commit cut short by a power loss left behind leads to nothing that anybody was promised.
+        What a commit cut short by a power loss left behind, or gc, leads to nothing that anybody was promised.
         """
-        with self._index.read() as txn:
-            todo = [Digest(key) for key, _ in self._index.scan(txn, self._index.commits, b"")]
-            rows = [data for _, data in self._index.scan(txn, self._index.directories, b"")]
+        todo = [Digest(key) for key, _ in self._index.scan(self._txn, self._index.commits, b"")]
+        rows = (data for _, data in self._index.scan(self._txn, self._index.directories, b""))
         todo += [Digest(row[:DIGEST_SIZE]) for row in rows]
         reached: set[Digest] = set()
         while todo:
@@ -184,74 +229,54 @@ class _Verification:
                 continue
             reached.add(digest)
             kind = self._kinds.get(digest)
-            if kind in (RecordKind.NODE, RecordKind.COMMIT, RecordKind.CHUNK_LIST):
-                self._nodes = set()
+            if kind is not None:
                 with suppress(ArborError, BadNode):  # reported before
-                    self._references(kind, self._contents(digest))
-                todo += self._nodes
+                    todo += self._led_to(kind, digest)
         return reached
 
-    def _contents(self, digest: Digest) -> bytes:
-        with self._index.read() as txn:
-            row = txn.get(digest, db=self._index.objects) or b""
-        place, raw_length, codec = object_place(row)
-        return bytes(unpack(codec, self._segments.read(place), raw_length))
-
-    def _stored(self, digest: Digest) -> bool:
-        with self._index.read() as txn:
-            return txn.get(digest, db=self._index.objects) is not None
+    def _led_to(self, kind: int, digest: Digest) -> Iterable[Digest]:
+        if kind == RecordKind.CHUNK:
+            delta = self._parts.objects.delta(digest)
+            return () if delta is None else delta.bases
+        return references(kind, bytes(self._parts.objects.get(digest)))
 
     def _check_staging(self) -> None:
-        with self._index.read() as txn:
-            for name, ref in self._refs.branches(txn).items():
-                todo = [ref.root_id]
-                while todo:
-                    directory = todo.pop()
-                    for entry_name, row in self._staging.rows(txn, directory):
-                        if row.kind is Kind.STAGED:
-                            todo.append(row.staged_id)
-                            continue
-                        try:
-                            value = self._staging.value(row.value)
-                            self._staged_value(decode_entry(row.head, value))
-                        except ArborError as error:
-                            if isinstance(row.value, Place):
-                                self._damaged.setdefault(row.value.segment, []).append(row.value.offset)
-                            shown = entry_name.decode("utf-8", "backslashreplace")
-                            self._report(
-                                f"staged {shown!r} on branch {name!r}: {error}", b"", "journal", "write it again"
-                            )
+        staging = self._parts.staging
+        for name, ref in self._parts.refs.branches(self._txn).items():
+            todo = [ref.root_id]
+            while todo:
+                directory = todo.pop()
+                for entry_name, row in staging.rows(self._txn, directory):
+                    if row.kind is Kind.STAGED:
+                        todo.append(row.staged_id)
+                        continue
+                    try:
+                        self._check_staged(row.head, staging.value(row.value))
+                    except ArborError as error:
+                        self._report_staged(entry_name, name, error, row.value)
 
-    def _staged_value(self, entry: Entry) -> None:
-        missing: list[Digest] = []
-        assert isinstance(entry.value, bytes)
-        if entry.kind in (Kind.FILE, Kind.SAMPLE) and entry.flags & INDIRECT:
-            missing = [Digest(entry.value)]
-        elif entry.kind in (Kind.FILE, Kind.SAMPLE) and entry.flags & CHUNKED:
-            missing = [chunk.digest for chunk in decode_chunks(entry.value)]
-        for digest in missing:
-            if not self._stored(digest):
+    def _report_staged(self, name: bytes, branch: str, error: ArborError, value: bytes | Place) -> None:
+        if isinstance(value, Place):
+            self._damaged.setdefault(value.segment, []).append(value.offset)
+        shown = name.decode("utf-8", "backslashreplace")
+        self._report(f"staged {shown!r} on branch {branch!r}: {error}", b"", "journal", "write it again")
+
+    def _check_staged(self, head: bytes, value: bytes) -> None:
+        for digest in entry_references(head, value):
+            if digest not in self._kinds:
                 raise Corrupt(f"chunk {hexed(digest)} is missing", digest=hexed(digest))
 
 
-def _holes(path: Path, end: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of everything up to `end` that is no valid record."""
-    at = FILE_SIZE
-    with path.open("rb") as file:
-        parse_file_header(file.read(FILE_SIZE), path)
-        with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            for record in scan(data, path):
-                if record.payload is None:
-                    continue
-                record.payload.release()
-                start = record.place.offset - RECORD_SIZE
-                if start > at:
-                    yield at, start - at
-                at = record.place.offset + record.place.length
-    if at < end:
-        yield at, end - at
+def _counter(on_progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Adds up what several threads have read."""
+    lock = threading.Lock()
+    done = 0
 
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if on_progress is not None:
+                on_progress(done, total)
 
-def _rows(leaf: object) -> Iterator[tuple[bytes, bytes, bytes]]:
-    for i in range(len(leaf)):  # type: ignore[arg-type]
-        yield leaf.row(i)  # type: ignore[attr-defined]
+    return advance

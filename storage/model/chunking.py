@@ -9,13 +9,15 @@ contents must always give the same chunks.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
 import numpy as np
-from numcodecs import Zstd, blosc
+import zstandard
+from numcodecs import blosc
 from pyfastcdc import FastCDC
 
 from storage.errors import Corrupt
@@ -41,11 +43,20 @@ _WORTH = 0.9  # a chunk that does not shrink below this is kept raw: reading it 
 
 # One thread per call and no global pool: a pool carried across fork would hang the child.
 blosc.use_threads = False
-_zstd = Zstd(level=3)
 _blosc = blosc.Blosc("lz4", clevel=5, shuffle=blosc.SHUFFLE)
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BLOSC = struct.Struct("<BBBBIII")
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
+
+
+class _Zstd(threading.local):
+    """Zstandard's contexts: each thread has its own. Made anew for every leaf of a tree they would cost as much as the work."""
+
+    def __init__(self) -> None:
+        self.pack = zstandard.ZstdCompressor(level=3).compress
+        self.unpack = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _Zstd()
 
 
 class Codec(IntEnum):
@@ -69,7 +80,7 @@ def pack(data: bytes | memoryview, itemsize: int = 1) -> tuple[Codec, bytes | me
     if word is not None and len(data) % itemsize == 0:
         codec, packed = Codec.BLOSC, _blosc.encode(np.frombuffer(data, word))
     else:
-        codec, packed = Codec.ZSTD, _zstd.encode(data)
+        codec, packed = Codec.ZSTD, _zstd.pack(data)
     return (codec, packed) if len(packed) < len(data) * _WORTH else (Codec.RAW, data)
 
 
@@ -78,36 +89,27 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
     if codec == Codec.RAW:
         plain: bytes | memoryview = data
     else:
-        decode = _zstd.decode if codec == Codec.ZSTD else _blosc.decode
         if codec not in (Codec.ZSTD, Codec.BLOSC):
             raise Corrupt(f"a record is packed with codec {codec}, which this version does not know")
         if length > UNPACKED_MAX:
             raise Corrupt(f"a record says that it unpacks to {length} bytes, which none does")
-        _check_blosc(data, length) if codec == Codec.BLOSC else _check_zstd(data, length)
         try:
-            plain = decode(data)
-        except (RuntimeError, ValueError, SystemError, MemoryError) as error:
+            plain = _unpack_zstd(data, length) if codec == Codec.ZSTD else _unpack_blosc(data, length)
+        except (zstandard.ZstdError, RuntimeError, ValueError, SystemError, MemoryError) as error:
             raise Corrupt(f"a record cannot be unpacked: {error}") from error
     if len(plain) != length:
         raise Corrupt(f"a record unpacks to {len(plain)} bytes instead of {length}")
     return plain
 
 
-def _check_zstd(data: bytes | memoryview, length: int) -> None:
-    """Corrupt unless a Zstandard frame says that it holds `length` bytes: so many are set aside before it is unpacked.
-
-    Format: RFC 8878, section 3.1.1.1.
-    """
-    described = data[4] if len(data) > 4 and data[:4] == _ZSTD_MAGIC else 0
-    single = described >> 5 & 1
-    size_bytes = (single, 2, 4, 8)[described >> 6]
-    at = 5 + (1 - single) + (0, 1, 2, 4)[described & 3]
-    size = int.from_bytes(data[at : at + size_bytes], "little") + (256 if size_bytes == 2 else 0)
-    if not size_bytes or size != length:
+def _unpack_zstd(data: bytes | memoryview, length: int) -> bytes:
+    """Corrupt unless the frame itself says that it holds `length` bytes: so many are set aside before it is unpacked."""
+    if zstandard.frame_content_size(data) != length:
         raise Corrupt("the header of a packed record contradicts its length")
+    return _zstd.unpack(data, allow_extra_data=False)
 
 
-def _check_blosc(data: bytes | memoryview, length: int) -> None:
+def _unpack_blosc(data: bytes | memoryview, length: int) -> bytes:
     """Corrupt unless the header of a Blosc buffer is true: the library believes what it says of lengths.
 
     Format: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
@@ -117,6 +119,7 @@ def _check_blosc(data: bytes | memoryview, length: int) -> None:
     _, _, _, _, plain, block, packed = _BLOSC.unpack_from(data)
     if plain != length or packed != len(data) or not 0 < block <= max(plain, 1):
         raise Corrupt("the header of a packed record contradicts its lengths")
+    return _blosc.decode(data)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

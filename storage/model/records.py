@@ -98,7 +98,8 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     check: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True):
+# gc=False: an entry is in no cycle, and a mount may hold a million of them.
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One name's worth of a directory.
 
     `size` is in bytes: of the file form (samples, files), of the target (symlinks), of everything below

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from storage.disk.index import Index, Txn
+from storage.disk.index import COLLECTIONS, Index, Txn
 from storage.disk.segments import Record, RecordKind, SegmentKind
-from storage.errors import IsADirectory, NotADirectory, NotFound
-from storage.model.digest import Digest
+from storage.errors import Collected, IsADirectory, NotADirectory, NotFound
+from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, StageRecord, decode_entry, encode_head, encode_record
+from storage.stores.contents import FLAGS, contents_digests
 from storage.stores.log import Log
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
@@ -241,6 +242,7 @@ class Change:
 
     def write(self, origin: bytes) -> int:
         """Append the record and apply it; the new generation."""
+        self._require_contents()
         now = time.time_ns()
         groups = {i: g for i, g in self._groups.items() if g.rows or g.mtime or i in self._created}
         leaves: list[list[LeafRow]] = []
@@ -267,6 +269,33 @@ class Change:
         )
         noted = [(self._branch, list(path), names) for path, names in paths]
         return note_change(self._index, self.txn, origin, noted)
+
+    def _require_contents(self) -> None:
+        """Collected where gc took chunks that these rows refer to, since they were stored or found stored."""
+        if not self._index.number(self.txn, COLLECTIONS):
+            return
+        for group in self._groups.values():
+            for name, head, value in group.rows.values():
+                if head[1] & FLAGS and head[0] in (Kind.FILE, Kind.SAMPLE):
+                    self._require(name, contents_digests(self._objects, head[1], value))
+                elif head[0] == Kind.DIRECTORY and value[:DIGEST_SIZE] != EMPTY:
+                    self._require(name, [Digest(value[:DIGEST_SIZE])])
+        for directory, base in self._created.items():
+            self._require(path_text(self._groups[directory].path).encode(), [base] if base != EMPTY else [])
+
+    def _require(self, name: bytes, digests: Iterable[Digest]) -> None:
+        todo = list(dict.fromkeys(digests))
+        while todo:
+            self._require_stored(name, todo)
+            todo = [base for delta in self._objects.deltas(todo) for base in delta.bases]
+
+    def _require_stored(self, name: bytes, digests: Iterable[Digest]) -> None:
+        for digest in digests:
+            if self.txn.get(digest, db=self._index.objects) is None:
+                raise Collected(
+                    f"gc took what was stored for {path_text((name,))} before it was staged: write it again",
+                    digest=digest.hex(),
+                )
 
 
 def _with_kept(head: bytes, old: Entry) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from storage.disk.segments import checksum
@@ -33,7 +33,7 @@ MISSES = 8
 class Content:
     """The file form of a stored file or sample. Immutable: it reads the same whatever happens to the tree. Thread-safe."""
 
-    __slots__ = ("_head", "_inline", "_objects", "_starts", "chunks", "size")
+    __slots__ = ("__weakref__", "_head", "_inline", "_objects", "_starts", "chunks", "size")
 
     def __init__(self, objects: Objects, size: int, head: bytes, inline: bytes, chunks: Sequence[ChunkRef]) -> None:
         self.size = size
@@ -45,6 +45,7 @@ class Content:
         at = len(head) + len(inline)
         if chunks:
             *self._starts, at = accumulate((chunk.length for chunk in chunks), initial=at)
+            objects.readers.add(self)
         if at != size:
             raise Corrupt(f"an entry says it has {size} bytes, its contents have {at}")
 
@@ -176,6 +177,14 @@ def _chunks(objects: Objects, flags: int, value: bytes) -> list[ChunkRef]:
     return decode_chunks(objects.get(Digest(value)) if flags & INDIRECT else value)
 
 
+def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Digest]:
+    """The objects that hold the contents of an entry with those flags and that value. NotFound where a list is gone."""
+    if flags & INDIRECT:
+        yield Digest(value)
+    if flags & FLAGS:
+        yield from (chunk.digest for chunk in _chunks(objects, flags, value))
+
+
 def store_payload(
     objects: Objects, source: Source, start: int, itemsize: int, before: Sequence[ChunkRef] = ()
 ) -> tuple[int, bytes]:
@@ -218,7 +227,7 @@ class _Successor:
             digest = self._objects.put_chunk(chunk.data, self._itemsize)
             return ChunkRef(digest, chunk.length)
         digest = blake(chunk.data)
-        if self._objects.has(digest):
+        if self._objects.is_kept(digest):
             return self.kept(ChunkRef(digest, chunk.length))
         if self._like_before(self._before, digest, chunk):
             self._misses = 0

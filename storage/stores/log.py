@@ -149,7 +149,7 @@ class Log:
             return segment
         if segment is not None:
             self._open.pop(kind).close()
-        segment = self._adopt(kind) or self._create(kind)
+        segment = self._adopt(kind) or self.create(kind)
         self._open[kind] = segment
         return segment
 
@@ -171,7 +171,8 @@ class Log:
             row = txn.get(key, db=self._index.ends)
         return None if row is None else END.unpack(row)[0]
 
-    def _create(self, kind: SegmentKind) -> Segment:
+    def create(self, kind: SegmentKind) -> Segment:
+        """A new segment that only the caller appends to; nobody knows it until its end stands in the index."""
         # Ids are never used twice: readers may still hold a deleted journal open under its id.
         with self._index.write() as txn:
             number = 1 + max(self._index.number(txn, b"segment"), *self._segments.paths(), 0)

@@ -34,10 +34,11 @@ from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
-from storage.stores.merge_state import MergeState, open_conflicts, read_state, require_no_merge
+from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import open_conflicts, read_state, require_no_merge
 from storage.stores.moving import Mover, Update, by_directory, changed_names
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of
+from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of, require_commits
 from storage.stores.staging import Staging
 from storage.stores.transaction import Committer, root_of
 from storage.tree.merge import Conflict, Merged, merge
@@ -200,6 +201,9 @@ class Merger:
 
     def _combine(self, request: Request, start: _Start, plan: _Plan) -> MergeResult:
         objects, tip = self._objects, start.ref.tip
+        with self._index.read() as txn:
+            # In turn with gc: what is listed here stays until this is done.
+            require_commits(self._index, txn, {d for d in (*plan.bases, plan.side, plan.parent) if d is not None})
         ours, bases = root_of(objects, tip), [objects.commit(base).root for base in plan.bases]
         merged = merge(objects.node, bases, ours, root_of(objects, plan.side))
         if merged.conflicts and not request.leave_open:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+from weakref import WeakSet
 
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
@@ -37,6 +40,12 @@ def object_row(place: Place, raw_length: int, kind: int, codec: int, check: int)
     return OBJECT_ROW.pack(place.segment, place.offset, place.length, raw_length, kind, codec, 0, check)
 
 
+def object_kind(row: bytes) -> int:
+    """What an object is (RecordKind), from its index row; Corrupt."""
+    _parsed(row)
+    return int(OBJECT_ROW.unpack(row)[4])
+
+
 def _parsed(row: bytes) -> tuple[Place, int, int, int]:
     try:
         segment, offset, length, raw_length, _, codec, _, check = OBJECT_ROW.unpack(row)
@@ -48,6 +57,12 @@ def _parsed(row: bytes) -> tuple[Place, int, int, int]:
 def _require_unchanged(stored: memoryview, check: int) -> None:
     if checksum(stored) != check:
         raise Corrupt("its bytes have changed since they were written")
+
+
+class Reader(Protocol):
+    """What reads chunks piece by piece."""
+
+    chunks: Sequence[ChunkRef]
 
 
 class Objects:
@@ -62,24 +77,29 @@ class Objects:
         self._commits: Cache[Digest, Commit] = Cache(COMMIT_CACHE, self._load_commit)
         self.node: Load = self._nodes.__getitem__
         """A decoded tree node."""
+        self.readers: WeakSet[Reader] = WeakSet()
+        """Whoever may ask for chunks later."""
         self._loading: dict[Digest, threading.Event] = {}
         self._lock = threading.Lock()
 
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
         row = self._row(digest)
-        if row is None:
-            raise NotFound(f"no object {hexed(digest)} is stored here")
-        place, raw_length, codec, check = _parsed(row)
-        where = f"segment {place.segment:08x} at byte {place.offset}"
-        try:
-            stored = self._segments.read_object(place, digest)
-            _require_unchanged(stored, check)
-            return self.unpacked(codec, stored, raw_length)
-        except Corrupt as error:
-            raise Corrupt(
-                f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
-            ) from error
+        while row is not None:
+            place, raw_length, codec, check = _parsed(row)
+            where = f"segment {place.segment:08x} at byte {place.offset}"
+            try:
+                stored = self._segments.read_object(place, digest)
+                _require_unchanged(stored, check)
+                return self.unpacked(codec, stored, raw_length)
+            except Corrupt as error:
+                before, row = row, self._row(digest)
+                if row == before:
+                    raise Corrupt(
+                        f"object {hexed(digest)} in {where} is damaged: {error}", digest=hexed(digest), where=where
+                    ) from error
+                # gc moved it between the two steps.
+        raise NotFound(f"no object {hexed(digest)} is stored here")
 
     def unpacked(self, codec: int, stored: bytes | memoryview, length: int) -> bytes | memoryview:
         """The `length` bytes that a record's payload stands for; Corrupt, NotFound (the other chunk of a delta)."""
@@ -97,9 +117,11 @@ class Objects:
         with self._index.read() as txn:
             return txn.get(digest, db=self._index.objects)
 
-    def has(self, digest: Digest) -> bool:
-        """Whether something is stored under `digest`."""
-        return self._row(digest) is not None
+    def in_use(self) -> set[Digest]:
+        """The chunks that readers here may still ask for."""
+        while True:
+            with suppress(RuntimeError):  # another thread opened a file meanwhile
+                return {chunk.digest for reader in list(self.readers) for chunk in reader.chunks}
 
     def chunk(self, digest: Digest) -> bytes | memoryview:
         """A chunk's contents, kept in memory for the next reads of its neighbourhood."""
@@ -180,7 +202,7 @@ class Objects:
 
         If it does not, nothing is stored.
         """
-        if len(data) < DELTA_MIN or not bases:
+        if len(data) < DELTA_MIN or not bases or not self._may_stand_on(digest, bases):
             return False
         depth = max(self._depth(base) for base in bases)
         if depth >= CHAIN_MAX:
@@ -194,6 +216,13 @@ class Objects:
             return False
         self._append([Record(RecordKind.CHUNK, [payload], len(data), digest, codec=Codec.DELTA)])
         return True
+
+    def _may_stand_on(self, digest: Digest, bases: Sequence[Digest]) -> bool:
+        # What gc has marked may itself stand on what is stored here anew: never two on each other.
+        with self._index.read() as txn:
+            if txn.get(digest, db=self._index.objects) is not None:
+                return False
+            return all(txn.get(base, db=self._index.condemned) is None for base in bases)
 
     def _depth(self, digest: Digest) -> int:
         delta = self.delta(digest)
@@ -210,10 +239,28 @@ class Objects:
     def delta(self, digest: Digest) -> Delta | None:
         """What a chunk is stored as, None where that is its contents. NotFound, Corrupt."""
         row = self._row(digest)
-        if row is None:
-            raise NotFound(f"no object {hexed(digest)} is stored here")
-        place, _, codec, _ = _parsed(row)
-        return Delta.decode(self._segments.read_object(place, digest)) if codec == Codec.DELTA else None
+        while row is not None:
+            place, _, codec, _ = _parsed(row)
+            if codec != Codec.DELTA:
+                return None
+            try:
+                return Delta.decode(self._segments.read_object(place, digest))
+            except Corrupt:
+                before, row = row, self._row(digest)
+                if row == before:
+                    raise
+                # gc moved it between the two steps.
+        raise NotFound(f"no object {hexed(digest)} is stored here")
+
+    def deltas(self, digests: Iterable[Digest]) -> Iterator[Delta]:
+        """The deltas among what is stored under `digests`; whatever is missing is passed over. Corrupt."""
+        with self._index.read() as txn:
+            rows = [(digest, txn.get(digest, db=self._index.objects)) for digest in digests]
+        for digest, row in rows:
+            if row is not None and _parsed(row)[2] == Codec.DELTA:
+                delta = self.delta(digest)
+                if delta is not None:
+                    yield delta
 
     def put_chunks(self, many: Sequence[bytes], itemsize: int = 1) -> list[Digest]:
         """Store many small chunks of numbers of `itemsize` bytes and return their digests, in order."""
@@ -235,9 +282,14 @@ class Objects:
         self._put(RecordKind.COMMIT, [(digest, data)])
         return digest
 
+    def is_kept(self, digest: Digest) -> bool:
+        """Whether something is stored under `digest` that gc is not about to delete."""
+        with self._index.read() as txn:
+            return self._is_kept(txn, digest)
+
     def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
         with self._index.read() as txn:
-            new = {digest: data for digest, data in objects if txn.get(digest, db=self._index.objects) is None}
+            new = {digest: data for digest, data in objects if not self._is_kept(txn, digest)}
         if not new:
             return
         records = []
@@ -249,9 +301,26 @@ class Objects:
     def _append(self, records: Sequence[Record]) -> None:
         with self._log.objects(records) as (txn, placed):
             for record, (place, check) in zip(records, placed, strict=True):
+                if not self._is_kept(txn, record.digest):
+                    # gc may have the old copy's segment half rewritten: the new copy is the one that stays.
+                    txn.delete(record.digest, db=self._index.condemned)
+                    txn.delete(record.digest, db=self._index.objects)
                 index_object(
                     self._index, txn, record.kind, record.codec, record.raw_length, record.digest, place, check
                 )
+
+    def _is_kept(self, txn: Txn, digest: Digest) -> bool:
+        """Whether an object is stored, and neither it nor what it stands on is about to be deleted."""
+        row = txn.get(digest, db=self._index.objects)
+        if row is None or txn.get(digest, db=self._index.condemned) is not None:
+            return False
+        if _parsed(row)[2] != Codec.DELTA:
+            return True
+        try:
+            delta = self.delta(digest)
+        except (Corrupt, NotFound):
+            return False
+        return delta is None or all(self._is_kept(txn, base) for base in delta.bases)
 
 
 def index_object(

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from storage.disk.index import Index, Txn
+from storage.disk.index import HORIZON, Index, Txn
 from storage.disk.segments import SegmentKind
-from storage.errors import BranchInUse, Conflict, NothingToUndo, StagedWork
+from storage.errors import BranchInUse, Conflict, NotFound, NothingToUndo, StagedWork
 from storage.model.digest import Digest
 from storage.model.records import Author, Entry, Fence, Kind, RefsRecord, decode_entry
 from storage.stores.log import Log
@@ -55,6 +55,8 @@ class Plan:
     updates: list[Update]
     works: list[Work] = field(default_factory=list)
     kept: Mapping[int, Entry] = field(default_factory=dict)
+    oldest: int = 0
+    """The sequence number of the oldest operation whose record names one of these working trees; 0 where none is used."""
 
     @property
     def vanishing(self) -> list[tuple[str, BranchRef]]:
@@ -108,7 +110,7 @@ def inverse(operation: Operation, now: Now) -> Plan:
         for name, ref in _branches((name, found) for name, found, _ in updates)
         if name in left
     ]
-    return Plan(f"undo {operation.number}: {operation.description}", updates, works, kept)
+    return Plan(f"undo {operation.number}: {operation.description}", updates, works, kept, operation.sequence)
 
 
 def _same(name: str, one: bytes, other: bytes) -> bool:
@@ -129,13 +131,15 @@ def return_to(number: int, operations: Iterator[Operation], now: Mapping[str, by
     """What brings all refs back to where they were after operation `number`. `operations` come newest first."""
     then = dict(now)
     kept: dict[int, Entry] = {}
+    oldest = 0
     for operation in operations:
         if operation.number <= number:
             break
         kept |= _kept(operation.record)
+        oldest = operation.sequence if operation.record.kept else oldest
         then |= {name: old for name, old, _ in operation.record.updates}
     updates = [(name, now.get(name, b""), then[name]) for name in sorted(then) if now.get(name, b"") != then[name]]
-    return Plan(f"op restore {number}", updates, kept=kept)
+    return Plan(f"op restore {number}", updates, kept=kept, oldest=oldest)
 
 
 def _kept(record: RefsRecord) -> dict[int, Entry]:
@@ -212,6 +216,7 @@ class Operations:
 
     def _write(self, txn: Txn, plan: Plan, folded: Mapping[str, Folded]) -> None:
         self._require_head(txn, plan)
+        self._require_kept(txn, plan)
         fences = [self._replacing(txn, work, folded[work.branch]) for work in plan.works]
         for branch, ref in plan.appearing:
             root = plan.kept.get(ref.root_id) or root_of(self._objects, ref.tip)
@@ -237,6 +242,12 @@ class Operations:
         head = (after.get(HEAD) or self._refs.raw(txn, HEAD)).decode()
         if not after.get(BRANCH + head, self._refs.raw(txn, BRANCH + head)):
             raise BranchInUse(f"{head!r} is the default branch: make another one the default first")
+
+    def _require_kept(self, txn: Txn, plan: Plan) -> None:
+        """NotFound where working trees are to come back that gc has taken."""
+        coming = [*plan.works, *(ref for _, ref in plan.appearing if ref.root_id in plan.kept)]
+        if coming and 0 < plan.oldest < self._index.number(txn, HORIZON):
+            raise NotFound("the working trees of that time are gone: gc keeps them for the time given by its --keep")
 
     def _replacing(self, txn: Txn, work: Work, folded: Folded) -> Fence:
         if work.over is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from storage.disk import files
-from storage.disk.index import GENERATION, Index, Txn, number_key
+from storage.disk.index import GENERATION, HORIZON, Index, Txn, number_key
 from storage.disk.segments import (
     FILE_SIZE,
     RECORD_SIZE,
@@ -39,16 +39,24 @@ from storage.model.records import (
     decode_stage_record,
 )
 from storage.stores.log import END
-from storage.stores.objects import index_object, object_place
-from storage.stores.refs import BRANCH, TAG, BranchRef, apply_refs, decode_tag
+from storage.stores.objects import index_object, object_place, object_row
+from storage.stores.refs import BRANCH, BranchRef, apply_collection, apply_refs, commits_of
 from storage.stores.staging import STAGED_ID, LeafRow, Staging, apply_stage, drop_directory
-from storage.tree.node import EMPTY, BadNode, Leaf, decode
+from storage.tree.node import BadNode, Leaf, decode
 
 BATCH = 20_000
 LAST_SEQUENCE = 1 << 63
 HOLE = b"hole/"
 """Before a segment's id and an offset, in the table `meta`: from there on so many bytes are no valid records."""
 _LENGTH_SIZE = 4
+RowOf = Callable[[Txn, bytes], bytes | None]
+"""Finds an object's row of the table `objects`."""
+Progress = Callable[[int, int], None]
+"""Is told the bytes read so far, and how many there are."""
+
+
+_DeltaRow = tuple[Digest, bytes, tuple[Digest, ...]]
+"""A chunk that is stored as a delta: its digest, its row of the table `objects`, the chunks that it stands on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +80,30 @@ class RebuildReport:
 
 
 @dataclass(slots=True)
-class _Commits:
+class Commits:
     """The commit records that were found, and those that operations name: only those, and what they came from, count.
 
     A commit whose operation never was is one that nobody was told of, and after a power loss its tree may have holes.
     """
 
     found: dict[Digest, Commit] = field(default_factory=dict)
-    named: set[Digest] = field(default_factory=set)
+    named: dict[Digest, int] = field(default_factory=dict)
+    """Commits, and the last operation that names each."""
 
-    def name(self, record: RefsRecord) -> None:
+    def name(self, record: RefsRecord, sequence: int) -> None:
         """Take in what an operation names."""
         for name, *values in record.updates:
-            for value in filter(None, values):
-                if name.startswith(BRANCH):
-                    self.named.add(BranchRef.decode(value).tip or EMPTY)
-                elif name.startswith(TAG):
-                    self.named.add(Digest(decode_tag(value).digest))
+            for value in values:
+                for digest in commits_of(name, value):
+                    self.named[digest] = sequence
 
-    def counting(self) -> Iterator[tuple[Digest, Commit]]:
-        """The commits that count."""
-        todo, seen = list(self.named), set(self.named)
+    def counting(self, index: Index, txn: Txn) -> Iterator[tuple[Digest, Commit]]:
+        """The commits that count: those that refs lead to, or operations that no gc has passed over."""
+        horizon = index.number(txn, HORIZON)
+        seen = {digest for digest, sequence in self.named.items() if sequence >= horizon}
+        for key, value in index.scan(txn, index.refs, b""):
+            seen.update(commits_of(key.decode(), value))
+        todo = list(seen)
         while todo:
             digest = todo.pop()
             commit = self.found.get(digest)
@@ -103,13 +114,15 @@ class _Commits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class Change:
+    """A change of staged work or refs, or a note of gc: where its record's payload lies."""
+
     sequence: int
     kind: int
     place: Place
 
 
-def rebuild_index(home: Path) -> RebuildReport:
+def rebuild_index(home: Path, on_progress: Progress | None = None) -> RebuildReport:
     """Make the index of the repository in `home` again, and put it in the old one's place in one step.
 
     The caller has the repository to itself. Nothing but the index is written: a rebuild cut short is simply run again.
@@ -121,7 +134,7 @@ def rebuild_index(home: Path) -> RebuildReport:
     segments = Segments(home / "segments")
     index = Index(fresh)
     try:
-        _fill(index, segments, report)
+        _fill(index, segments, report, on_progress)
         index.sync()
     finally:
         index.close()
@@ -130,45 +143,98 @@ def rebuild_index(home: Path) -> RebuildReport:
     return report
 
 
-def _fill(index: Index, segments: Segments, report: RebuildReport) -> None:
-    changes: list[_Change] = []
-    commits = _Commits()
+def _fill(index: Index, segments: Segments, report: RebuildReport, on_progress: Progress | None) -> None:
+    changes: list[Change] = []
+    commits = Commits()
+    deltas: list[_DeltaRow] = []
     paths = sorted(segments.paths().items())
-    for segment, path in paths:
+    sizes = [path.stat().st_size for _, path in paths]
+    for number, (segment, path) in enumerate(paths):
+        if on_progress is not None:
+            on_progress(sum(sizes[:number]), sum(sizes))
         if is_unused(path):
             files.remove(path)
             continue
         try:
-            _index_segment(index, segment, path, changes, commits, report)
+            _index_segment(index, segment, path, changes, commits, deltas, report)
         except Corrupt as error:
             report.problems.append(Problem(str(error), "", path.name, "restore the file from a copy"))
-    changes.sort(key=lambda change: change.sequence)
-    staging = Staging(index, segments)
-    fenced = _fenced(segments, changes)
-    last_directory = 0
-    for first in range(0, len(changes), BATCH // 20):
-        with index.write() as txn:
-            for change in changes[first : first + BATCH // 20]:
-                try:
-                    last = _replay(index, txn, staging, segments, change, commits, fenced)
-                    last_directory = max(last_directory, last)
-                except (Corrupt, BadNode) as error:
-                    problem = Problem(f"a change cannot be replayed: {error}", "", _where(change.place), "report it")
-                    report.problems.append(problem)
+    _index_deltas(index, deltas)
+    last_directory = replay(
+        index, segments, changes, commits, lambda txn, digest: txn.get(digest, db=index.objects), report.problems
+    )
     with index.write() as txn:
         index.set_number(txn, b"sequence", max((change.sequence for change in changes), default=0))
         index.set_number(txn, b"directory", last_directory)
         index.set_number(txn, b"segment", max((segment for segment, _ in paths), default=0))
         index.set_number(txn, GENERATION, 1)
-        _drop_orphans(index, txn, staging)
-        for digest, commit in commits.counting():
+        for digest, commit in commits.counting(index, txn):
             txn.put(digest, number_key(commit.time), db=index.commits)
             report.commits += 1
     report.staged = sum(change.kind == RecordKind.STAGE for change in changes)
 
 
+def replay(
+    index: Index,
+    segments: Segments,
+    changes: Iterable[Change],
+    commits: Commits,
+    row_of: RowOf,
+    problems: list[Problem],
+) -> int:
+    """Apply all changes to an `index` without any, in order of sequence; the highest id of a staged directory.
+
+    Takes in what commits they name. Staged rows count whose chunks all have a row of the table `objects`, by `row_of`.
+    """
+    # A change may stand in two segments when gc was cut short while it rewrote one.
+    last_first = sorted(changes, key=lambda change: (change.place.segment, change.place.offset), reverse=True)
+    once = {change.sequence: change for change in last_first}
+    ordered = sorted(once.values(), key=lambda change: change.sequence)
+    staging = Staging(index, segments)
+    fenced = _fenced(segments, ordered)
+    last = 0
+    for first in range(0, len(ordered), BATCH // 20):
+        with index.write() as txn:
+            for change in ordered[first : first + BATCH // 20]:
+                try:
+                    last = max(last, _replay(index, txn, staging, segments, change, commits, row_of, fenced))
+                except (Corrupt, BadNode) as error:
+                    what = f"a change cannot be replayed: {error}"
+                    problems.append(Problem(what, "", _where(change.place), "report it"))
+    with index.write() as txn:
+        _drop_orphans(index, txn, staging)
+    return last
+
+
+def _index_deltas(index: Index, deltas: list[_DeltaRow]) -> None:
+    """Enter chunks that stand on others, those first whose others are there.
+
+    Where there are several copies of a chunk, of which gc has given up some, so no two come to stand on each other.
+    """
+    todo = deltas
+    while todo:
+        left = []
+        with index.write() as txn:
+            for digest, row, bases in todo:
+                if all(txn.get(base, db=index.objects) is not None for base in bases):
+                    txn.put(digest, row, overwrite=False, db=index.objects)
+                else:
+                    left.append((digest, row, bases))
+            if len(left) == len(todo):
+                for digest, row, _ in left:  # a base is lost: whoever reads them is told
+                    txn.put(digest, row, overwrite=False, db=index.objects)
+                left = []
+        todo = left
+
+
 def _index_segment(
-    index: Index, segment: int, path: Path, changes: list[_Change], commits: _Commits, report: RebuildReport
+    index: Index,
+    segment: int,
+    path: Path,
+    changes: list[Change],
+    commits: Commits,
+    deltas: list[_DeltaRow],
+    report: RebuildReport,
 ) -> None:
     end = FILE_SIZE
     found = _records(path)
@@ -186,7 +252,7 @@ def _index_segment(
                         txn.put(hole_key(segment, end), number_key(start - end), db=index.meta)
                     end = record.place.offset + record.place.length
                     try:
-                        _index_record(index, txn, record, changes, commits)
+                        _index_record(index, txn, record, changes, commits, deltas)
                     except Corrupt as error:
                         report.problems.append(_unreadable(record, error))
                 if number == BATCH:
@@ -216,20 +282,26 @@ def _records(path: Path) -> Iterator[Found]:
                     record.payload.release()
 
 
-def _index_record(index: Index, txn: Txn, record: Found, changes: list[_Change], commits: _Commits) -> None:
+def _index_record(
+    index: Index, txn: Txn, record: Found, changes: list[Change], commits: Commits, deltas: list[_DeltaRow]
+) -> None:
     if record.kind >= RecordKind.STAGE:
         if record.sequence > LAST_SEQUENCE:
             raise Corrupt(f"its sequence number {record.sequence} is above all that are ever given")
-        changes.append(_Change(record.sequence, record.kind, record.place))
+        changes.append(Change(record.sequence, record.kind, record.place))
+        return
+    assert record.payload is not None
+    if record.codec == Codec.DELTA:
+        row = object_row(record.place, record.raw_length, record.kind, record.codec, record.checksum)
+        deltas.append((record.digest, row, Delta.decode(record.payload).bases))
         return
     index_object(index, txn, record.kind, record.codec, record.raw_length, record.digest, record.place, record.checksum)
     if record.kind == RecordKind.COMMIT:
-        assert record.payload is not None
         data = bytes(unpack(record.codec, bytes(record.payload), record.raw_length))
         commits.found[record.digest] = decode_commit(data)
 
 
-def _fenced(segments: Segments, changes: list[_Change]) -> set[int]:
+def _fenced(segments: Segments, changes: Iterable[Change]) -> set[int]:
     """The staged directories that a change of a branch left staged: they are known though their journals may be gone."""
     found: set[int] = set()
     for change in changes:
@@ -246,8 +318,9 @@ def _replay(
     txn: Txn,
     staging: Staging,
     segments: Segments,
-    change: _Change,
-    commits: _Commits,
+    change: Change,
+    commits: Commits,
+    row_of: RowOf,
     fenced: set[int],
 ) -> int:
     """Do what a record says again; the highest id of a directory in it."""
@@ -255,11 +328,14 @@ def _replay(
     if change.kind == RecordKind.REFS:
         refs_record = decode_refs_record(payload)
         apply_refs(index, txn, staging, refs_record, change.sequence, change.place)
-        commits.name(refs_record)
+        commits.name(refs_record, change.sequence)
         return max(_directories_of_refs(refs_record), default=0)
+    if change.kind == RecordKind.COLLECTION:
+        apply_collection(index, txn, payload, change.place)
+        return 0
     record, leaves, offsets = read_stage_payload(payload, change.place.offset)
     if _is_based(index, txn, record, leaves, fenced):
-        record, leaves, offsets = _whole_rows(index, txn, segments, record, leaves, offsets)
+        record, leaves, offsets = _whole_rows(txn, segments, row_of, record, leaves, offsets)
         data = txn.get((BRANCH + record.branch).encode(), db=index.refs)
         root_id = BranchRef.decode(data).root_id if data else 0
         apply_stage(index, txn, staging, record, leaves, change.sequence, change.place.segment, offsets, root_id)
@@ -280,9 +356,9 @@ def _is_based(index: Index, txn: Txn, record: StageRecord, leaves: list[list[Lea
 
 
 def _whole_rows(
-    index: Index,
     txn: Txn,
     segments: Segments,
+    row_of: RowOf,
     record: StageRecord,
     leaves: list[list[LeafRow]],
     offsets: list[int],
@@ -298,7 +374,7 @@ def _whole_rows(
         kept: list[LeafRow] = []
         start = at = offset
         for row in rows:
-            if not _has_chunks(index, txn, segments, row):
+            if not _has_chunks(txn, segments, row_of, row):
                 if moves:
                     return StageRecord(record.branch, [], [], [], [], []), [], []
                 groups.append(group)
@@ -314,30 +390,30 @@ def _whole_rows(
     return replace(record, groups=groups), whole, starts
 
 
-def _has_chunks(index: Index, txn: Txn, segments: Segments, row: LeafRow) -> bool:
+def _has_chunks(txn: Txn, segments: Segments, row_of: RowOf, row: LeafRow) -> bool:
     _, head, value = row
     if head[0] not in (Kind.FILE, Kind.SAMPLE):
         return True
     if head[1] & INDIRECT:
-        found = txn.get(value, db=index.objects)
+        found = row_of(txn, value)
         if found is None:
             return False
         place, raw_length, codec = object_place(found)
         value = bytes(unpack(codec, segments.read(place), raw_length))
     elif not head[1] & CHUNKED:
         return True
-    return all(_is_stored(index, txn, segments, chunk.digest) for chunk in decode_chunks(value))
+    return all(_is_stored(txn, segments, row_of, chunk.digest) for chunk in decode_chunks(value))
 
 
-def _is_stored(index: Index, txn: Txn, segments: Segments, digest: Digest) -> bool:
+def _is_stored(txn: Txn, segments: Segments, row_of: RowOf, digest: Digest) -> bool:
     """Whether a chunk is there, and what it is a delta against."""
-    row = txn.get(digest, db=index.objects)
+    row = row_of(txn, digest)
     if row is None:
         return False
     place, _, codec = object_place(row)
     if codec != Codec.DELTA:
         return True
-    return all(_is_stored(index, txn, segments, base) for base in Delta.decode(segments.read(place)).bases)
+    return all(_is_stored(txn, segments, row_of, base) for base in Delta.decode(segments.read(place)).bases)
 
 
 def _directories_of_refs(record: RefsRecord) -> list[int]:

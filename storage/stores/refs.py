@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from storage.disk.index import Index, Txn, number_key
+from storage.disk.index import HORIZON, Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
 from storage.model.records import MALFORMED, Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
 from storage.stores.log import Log
+from storage.stores.merge_record import decode_state
 from storage.stores.staging import (
     StagedDirectory,
     Staging,
@@ -34,6 +35,8 @@ KEY_MAX = 511
 """LMDB's keys are no longer."""
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
+COLLECTION = b"collection"
+"""In the table `meta`: the place of the latest note of gc, the only one that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def change_refs(
     whose files change by it, for other processes to look at again.
     """
     require_refs(index, txn, updates)
+    require_commits(index, txn, {digest for name, _, new in updates for digest in commits_of(name, new)})
     who = f"{author.name} <{author.email}>"
     record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
@@ -153,6 +157,23 @@ def change_refs(
     apply_refs(index, txn, staging, record, sequence, place)
     note_change(index, txn, origin, [("", [], None), *((branch, [], None) for branch in redrawn)])
     return sequence
+
+
+def require_commits(index: Index, txn: Txn, digests: Iterable[Digest]) -> None:
+    """NotFound when gc has taken one of the commits since the caller saw it."""
+    for digest in digests:
+        if txn.get(digest, db=index.commits) is None:
+            raise NotFound(f"no commit {hexed(digest)} is stored here")
+
+
+def commits_of(name: str, value: bytes) -> list[Digest]:
+    """The commits that a ref of that name and value leads to. Corrupt."""
+    if name.startswith(MERGE) and value:
+        return list(decode_state(value).commits)
+    if name.startswith(BRANCH) and value:
+        tip = BranchRef.decode(value).tip
+        return [tip] if tip else []
+    return [Digest(decode_tag(value).digest)] if name.startswith(TAG) and value else []
 
 
 def require_refs(index: Index, txn: Txn, updates: Sequence[tuple[str, bytes, bytes]]) -> None:
@@ -177,7 +198,33 @@ def apply_refs(index: Index, txn: Txn, staging: Staging, record: RefsRecord, seq
     for _, root_id in record.dropped:
         drop_directory(index, txn, staging, root_id)
         settle_rows(index, txn, root_id, sequence)
-    txn.put(number_key(sequence), _PLACE.pack(place.segment, place.offset, place.length), db=index.operations)
+    txn.put(number_key(sequence), encode_place(place), db=index.operations)
+
+
+def append_collection(index: Index, log: Log, txn: Txn, horizon: int) -> None:
+    """Note in the log, inside `log.change(LOG)`, that operations before `horizon` keep no commits any more; synced."""
+    payload = msgspec.msgpack.encode((time.time_ns(), horizon))
+    sequence = index.next_sequence(txn)
+    place = log.append(SegmentKind.LOG, Record(RecordKind.COLLECTION, [payload], len(payload), sequence=sequence))
+    log.sync_own(txn, SegmentKind.LOG)
+    apply_collection(index, txn, payload, place)
+
+
+def apply_collection(index: Index, txn: Txn, payload: bytes, place: Place) -> None:
+    """Do what append_collection noted; runs when it is written and again when the index is rebuilt."""
+    try:
+        _, horizon = msgspec.msgpack.decode(payload, type=tuple[int, int])
+    except MALFORMED as error:
+        raise Corrupt(f"a note of gc cannot be read: {error}") from error
+    if not 0 <= horizon < 1 << 63:
+        raise Corrupt(f"a note of gc has the horizon {horizon}")
+    index.set_number(txn, HORIZON, max(horizon, index.number(txn, HORIZON)))
+    txn.put(COLLECTION, encode_place(place), db=index.meta)
+
+
+def encode_place(place: Place) -> bytes:
+    """Where an operation's record lies, as stored in the operations table."""
+    return _PLACE.pack(place.segment, place.offset, place.length)
 
 
 def operation_place(data: bytes) -> Place:

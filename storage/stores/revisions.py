@@ -8,7 +8,7 @@ from itertools import islice
 
 from storage.disk.index import Index
 from storage.disk.segments import Segments
-from storage.errors import Ambiguous, NotFound
+from storage.errors import Ambiguous, Corrupt, NotFound
 from storage.model import history
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
 from storage.model.records import RefsRecord, decode_refs_record
@@ -144,7 +144,7 @@ class Revisions:
             rows = list(self._index.scan(txn, self._index.operations, b""))
         for number in range(len(rows), 0, -1):
             key, value = rows[number - 1]
-            record = decode_refs_record(self._segments.read(operation_place(value)))
+            record = decode_refs_record(self._read(key, value))
             sequence = int.from_bytes(key, "big")
             yield Operation(number, sequence, record.time, record.author, record.description, record)
 
@@ -154,6 +154,16 @@ class Revisions:
             if operation.number == number:
                 return operation
         raise NotFound(f"there is no operation {number}")
+
+    def _read(self, key: bytes, value: bytes) -> bytes:
+        try:
+            return self._segments.read(operation_place(value))
+        except Corrupt:
+            with self._index.read() as txn:
+                now = txn.get(key, db=self._index.operations)
+            if now is None or now == value:
+                raise
+            return self._read(key, now)  # gc moved it between the two steps
 
 
 def _name_before(record: RefsRecord, ref: str) -> str:

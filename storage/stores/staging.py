@@ -204,6 +204,12 @@ def apply_stage(
     txn.put(number_key(segment) + number_key(root_id), number_key(sequence), db=index.journals)
 
 
+def _root_id(index: Index, txn: Txn, branch: str) -> int:
+    """The id of a branch's root directory, which stays when the branch is renamed; 0 where a damaged log lacks the branch."""
+    value = txn.get(b"branch/" + branch.encode(), db=index.refs)
+    return STAGED_ID.unpack(value[-STAGED_ID.size :])[0] if value else 0
+
+
 def drop_directory(index: Index, txn: Txn, staging: Staging, directory: int) -> None:
     """Forget a staged directory, its rows and everything staged below it."""
     rows = list(staging.rows(txn, directory))

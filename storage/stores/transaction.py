@@ -38,7 +38,8 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.log import END, Log
-from storage.stores.merge_state import MergeState, read_state, require_no_merge, require_resolved
+from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
@@ -108,9 +109,10 @@ class Committer:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Commits, and whatever else replaces a branch's staged work, take turns among all processes.
+        """Commits, whatever else replaces a branch's staged work, and gc when it deletes take turns among all processes.
 
-        Each one's sync would otherwise let another win the race for the branch, again and again.
+        Each one's sync would otherwise let another win the race for the branch, again and again. And what a commit finds
+        stored stays until a ref leads to it.
         """
         with alone(self._segments.folder.parent / "commit.lock"):
             yield
@@ -300,16 +302,15 @@ class Committer:
     def remove_settled_journals(self) -> None:
         """Delete journals of which every staged row has been settled, unless somebody appends to them."""
         for segment in self._settled():
-            own = self._log.release(segment)
+            self._log.release(segment)
             path = self._segments.path(segment, SegmentKind.JOURNAL)
             taken = Segment.adopt(path, partial(self._end, segment))
-            if taken is None and not (own and path.exists()):
-                continue
+            if taken is None:
+                continue  # also if it was ours: somebody else may append to it by now
             try:
                 self._remove_journal(segment)
             finally:
-                if taken is not None:
-                    taken.close()
+                taken.close()
 
     def _remove_journal(self, segment: int) -> None:
         """Forget a journal, then delete it: without its row in the index nobody takes it up any more.

@@ -192,7 +192,7 @@ class _Merge:
     ) -> Stored | None:
         kept = theirs if ours is None else ours
         assert kept is not None
-        if kept.is_directory and None not in bases and not self._adds(bases, kept):
+        if kept.is_directory and not self._adds(bases, kept):
             return None  # there is only less in it: both sides removed
         self._tell(RemovedByUs if ours is None else RemovedByThem, path, bases, ours, theirs)
         return one
@@ -200,14 +200,16 @@ class _Merge:
     def _adds(self, bases: Sequence[Entry | None], directory: Entry) -> bool:
         """Whether anything in `directory`, or the directory itself, is new or otherwise than in every base."""
         known = [base for base in bases if base is not None and base.is_directory]
-        if directory.attributes not in [base.attributes for base in known]:
+        if len(known) < len(bases) or directory.attributes not in [base.attributes for base in known]:
             return True
         for name, new in self._new(known, directory):
             olds = [get(self._load, base.root, name) for base in known]
-            if new in olds and None not in olds:
-                continue
             entry = decode_entry(*new)
-            if not entry.is_directory or None in olds or self._adds([_decoded(old) for old in olds], entry):
+            if entry.is_directory:
+                adds = self._adds([_decoded(old) for old in olds], entry)
+            else:
+                adds = new not in olds or None in olds
+            if adds:
                 return True
         return False
 

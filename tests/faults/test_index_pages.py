@@ -168,9 +168,6 @@ def test_a_rebuild_heals(filled, damage):
     assert changed > 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the index is only believed: rows that are well formed and wrong are not noticed"
-)
 def test_what_changes_what_is_seen_is_noticed(filled):
     """By an error, or by verify."""
     path, _, _ = filled

@@ -182,6 +182,14 @@ def test_with_several_bases_a_disagreement_is_never_silent(bases, ours, theirs):
         assert known(store.listed(merged.root)).items() >= model.items()
 
 
+def test_a_directory_that_was_a_file_in_one_of_the_bases_is_not_lost_silently():
+    file, directory = {b"c": (b"", 0)}, {b"c": {b"a": (b"1", 5)}}
+    merged = Store().merge([file, directory], {}, directory)
+    assert [(conflict.word, conflict.path) for conflict in merged.conflicts] == [("removed-by-us", (b"c",))]
+    deeper = Store().merge([{b"d": file}, {b"d": directory}], {}, {b"d": directory})
+    assert [(conflict.word, conflict.path) for conflict in deeper.conflicts] == [("removed-by-us", (b"d",))]
+
+
 def test_one_change_in_many_loads_a_path_only():
     store = Store()
     many = {b"%06d" % i: (b"x" * 50, 0) for i in range(30_000)}
@@ -223,7 +231,7 @@ def test_merge_bases_come_from_the_graph(shape, one, other):
     load = commits.__getitem__
     common = [c for c in commits if is_ancestor(load, c, ours) and is_ancestor(load, c, theirs)]
     best = [c for c in common if not any(c != d and is_ancestor(load, c, d) for d in common)]
-    assert merge_bases(load, ours, theirs) == best
+    assert merge_bases(load, ours, theirs) == sorted(best, key=lambda c: (-commits[c].time, c)), "newest first"
 
 
 def test_a_long_history_is_not_read_to_its_beginning():

@@ -157,3 +157,24 @@ def test_a_damaged_node_is_refused_or_read_within_bounds(data):
 
 def test_the_empty_map_is_the_digest_of_the_empty_leaf():
     assert blake(encode_leaf([])) == EMPTY
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.integers(0, 2999), st.integers(0, 2**38) | st.none(), min_size=1, max_size=60))
+def test_rows_of_the_same_lengths_replace_others_where_they_stand(changes):
+    """Kind and size, which the sums are made of, may change in them; rows that go move the ends of nodes."""
+
+    def row(number, version):
+        kind, value = (1, 3)[version % 2], b"%013d" % version
+        return b"%06d" % number, (struct.pack("<BBHIQq", kind, 0, 0, 0, version * 2**25, 0), value)
+
+    store = Store()
+    old, _, fresh = edit(store.load, EMPTY, [row(i, 0) for i in range(3000)])
+    store.nodes |= dict(fresh)
+    edits = [row(i, changes[i]) if changes[i] is not None else (b"%06d" % i, None) for i in sorted(changes)]
+    new, totals, fresh = edit(store.load, old, edits)
+    store.nodes |= dict(fresh)
+    standing = [row(i, changes.get(i, 0)) for i in range(3000) if changes.get(i, 0) is not None]
+    assert (new, totals) == edit(store.load, EMPTY, standing)[:2]
+    assert totals == sums(store.load, new)
+    assert [(key, stored) for key, *stored in rows(store.load, new)] == [(key, list(kept)) for key, kept in standing]

@@ -418,3 +418,37 @@ def test_no_short_description_is_cut():
     for group, name in groups(main, "arborfs"):
         listing = group.get_help(click.Context(group, info_name=name, terminal_width=80))
         assert "..." not in listing.partition("Commands:")[2], listing
+
+
+# --- gc -----------------------------------------------------------------------------------------------------
+
+
+def removed_branch(cli):
+    committed(cli, "kept")
+    engine = Engine.open(cli.repository)
+    engine.create_branch("side")
+    engine.close()
+    stage(cli.repository, "lost", b"lost" * 100_000, branch="side")
+    digest = cli.json("commit", "-m", "lost", "--branch", "side")["commit"]
+    cli("branch", "delete", "side", "--force")
+    return digest
+
+
+def test_gc_keeps_thirty_days_of_operations(cli):
+    removed_branch(cli)
+    assert "0 commits" in cli("gc") and "0 objects deleted" in cli("gc")
+
+
+def test_gc_says_what_it_would_delete_and_deletes_it(cli):
+    digest = removed_branch(cli)
+    said = cli.json("gc", "--keep", "0", "--dry-run")
+    assert said["commits"] == [digest] and said["dry_run"] and said["deleted"]["objects"] == 3
+    assert "would be deleted" in cli("gc", "--keep", "0s", "-n")
+    assert "1 commit that nothing leads to" in cli("gc", "--keep", "0")
+    assert cli.json("gc", "--keep", "0")["commits"] == []
+    assert "everything is as it was stored" in cli("verify")
+
+
+@pytest.mark.parametrize("span", ["7", "1y", "-1d", "", "d"])
+def test_gc_refuses_what_is_no_time_span(cli, span):
+    assert "no time span" in cli("gc", "--keep", span, code=2)

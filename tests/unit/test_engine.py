@@ -353,6 +353,24 @@ def test_a_commit_is_made_also_where_its_journal_cannot_be_deleted(repository, m
         assert verify(engine) == []
 
 
+def test_work_staged_before_a_branch_was_renamed_outlives_commits_on_the_name_s_next_owner(repository):
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        tree.put_file((b"first",), BytesSource(b"x"))
+        tree.commit("one")
+        tree.put_file((b"staged",), BytesSource(b"y" * 5000))
+        engine.rename_branch("main", "other")
+        engine.create_branch("main")
+        tree = engine.working_tree("main")
+        tree.put_file((b"second",), BytesSource(b"z"))
+        tree.commit("two")
+    shutil.rmtree(repository / ".arborfs" / "index")
+    with Engine.open(repository) as engine:
+        assert engine.working_tree("other").open((b"staged",))[1].size == 5000
+        engine.working_tree("other").commit("three")
+        assert not list((repository / ".arborfs" / "segments").glob("*.journal"))
+
+
 def test_what_was_staged_when_trees_were_compared_stays_readable(engine):
     """A commit by another process meanwhile deletes the journal that the staged value lay in."""
     tree = engine.working_tree("main")
