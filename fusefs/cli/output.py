@@ -11,6 +11,7 @@ import click
 
 from storage.model.names import Path as TreePath
 from storage.model.names import path_text
+from storage.model.names import printable as printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,11 +24,6 @@ def json_option(command: Command) -> Command:
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def printable(text: str) -> str:
-    """Text that cannot move the cursor or break the line: control characters come escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(path: TreePath) -> str:

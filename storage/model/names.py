@@ -69,6 +69,11 @@ def path_text(path: Path) -> str:
     return b"/".join(path).decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Text that cannot move the cursor or break the line: control characters come escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def split_path(text: str) -> Path:
     """The path that a text names: components between `/`, empty ones left out."""
     return tuple(name for name in text.encode("utf-8", "surrogateescape").split(b"/") if name)
