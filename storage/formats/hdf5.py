@@ -173,6 +173,7 @@ def _fill_group(stored: Stored, group: h5py.Group, stale: dict[int, list[str]], 
         if child.dataset is not None:
             _fill(child, group, text, stale, options)
         elif child.entry.is_directory:
+            _unlink(group, text)
             _fill_group(child, group.require_group(text), stale, options)
         else:
             raise Unsupported(f"{child.name} is a file: it has no place in an HDF5 file")
@@ -214,8 +215,15 @@ def _fitted(block: Array, target: h5py.Dataset) -> Array:
     return block.view(target.dtype) if bare(target.dtype) == block.dtype else block
 
 
+def _unlink(group: h5py.Group, name: str) -> None:
+    """Remove a soft or external link of that name: what it leads to may be in another file, and is never written to."""
+    if isinstance(group.get(name, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+        del group[name]
+
+
 def _target(dataset: DatasetDataReader, group: h5py.Group, name: str, stale: dict[int, list[str]]) -> Any:
     shape = (len(dataset), *dataset.shape)
+    _unlink(group, name)
     found = group.get(name)
     if found is None:
         return group.create_dataset(name, shape, dataset.dtype)

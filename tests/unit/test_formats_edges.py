@@ -121,3 +121,25 @@ def test_members_that_would_lead_elsewhere_are_refused_as_datasets_too(co, tmp_p
         with pytest.raises(InvalidInput, match="not suitable"):
             co.import_files(tmp_path / "x.npz", dataset="x", by=by)
     assert clean(co)
+
+
+def test_an_export_never_writes_through_a_link_in_an_hdf5_file(co, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["rows"] = np.zeros(3)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/rows")
+        file["y"] = h5py.SoftLink("/z")
+        file["z"] = np.zeros(3)
+        file["group"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
+        file["dangling"] = h5py.SoftLink("/nowhere")
+    co.import_files(tmp_path / "x.h5", dataset="d")
+    for name in ("x", "y", "dangling", "group/new"):
+        dataset = co.datasets.init_dataset(f"d/{name}", shape=(), dtype=np.float64)
+        for number in range(3):
+            dataset[str(number)] = np.array(7.0)
+    before = (tmp_path / "other.h5").read_bytes()
+    co.export("d", tmp_path / "back.h5")
+    assert (tmp_path / "other.h5").read_bytes() == before
+    with h5py.File(tmp_path / "back.h5") as file:
+        assert [list(file[name]) for name in "xyz"] == [[7, 7, 7], [7, 7, 7], [0, 0, 0]]
+        assert [list(file[name]) for name in ("dangling", "group/new")] == [[7, 7, 7]] * 2
