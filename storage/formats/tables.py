@@ -193,7 +193,11 @@ def _rows(path: Path, options: Options) -> Iterator[list[str]]:
                     told = position
                 yield row
             options.meter.advance(raw.tell() - told)
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        # It is decoded some lines ahead of the reader.
+        where = f"{path}, after line {reader.line_num}"
+        raise InvalidInput(f"not a table in UTF-8: {error.reason}", where=where) from error
+    except csv.Error as error:
         raise InvalidInput(f"not a table: {error}", where=_at(path, reader)) from error
 
 
