@@ -14,8 +14,9 @@ from fusefs.placed import Branch
 from storage.engine import Engine
 from storage.errors import NotFound, ReadOnly
 from storage.merging import MergeState
-from storage.model.names import path_text, printable
+from storage.model.names import path_text
 from storage.model.records import Entry, Kind
+from storage.model.texts import printable
 from storage.snapshot import Snapshot
 from storage.stores.merge_state import require_no_merge
 from storage.stores.merging import staged_work

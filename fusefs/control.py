@@ -23,8 +23,9 @@ from fusefs.rejections import Rejections
 from storage.engine import Engine
 from storage.errors import ArborError, InvalidName, NotFound, NothingToCommit
 from storage.model.digest import Digest, hexed
-from storage.model.names import CONTROL, path_text, printable
+from storage.model.names import CONTROL, path_text
 from storage.model.records import Commit
+from storage.model.texts import printable
 
 Text = Callable[[], str]
 Report = Callable[[], dict[str, Any]]

@@ -37,6 +37,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.NotADirectory: errno.ENOTDIR,
     errors.IsADirectory: errno.EISDIR,
     errors.NotEmpty: errno.ENOTEMPTY,
+    errors.NeedsCopy: errno.EXDEV,
     errors.NothingToCommit: errno.ENODATA,
     errors.NothingToUndo: errno.ENODATA,
     errors.NotMerged: errno.ENOTEMPTY,
@@ -52,6 +53,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.CollectorRuns: errno.EBUSY,
     errors.Collected: errno.EAGAIN,
     errors.Corrupt: errno.EIO,
+    errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,
 }

@@ -61,9 +61,9 @@ def names(entry: Entry, dataset: Schema | None, commit: Digest | None) -> list[b
         return []  # The kernel gives out nothing of user. for links.
     found = [name for name, _ in entry.attributes.xattrs]
     if entry.kind is Kind.SAMPLE and dataset is not None:
-        found += [DTYPE, SHAPE]
+        found += [DTYPE, SHAPE] if dataset.holds == "array" else [DTYPE]
     if entry.schema is not None:
-        found += [DTYPE, SHAPE, SCHEMA]
+        found += [DTYPE, SHAPE, SCHEMA] if entry.schema.holds == "array" else [DTYPE, SCHEMA]
     if entry.kind is not Kind.STAGED:
         found.append(DIGEST)
     if commit is not None:
@@ -100,8 +100,10 @@ def _derived(
 ) -> str | None:
     schema = entry.schema or (dataset if entry.kind is Kind.SAMPLE else None)
     if name == DTYPE:
-        return schema.dtype if schema else None
+        return None if schema is None else schema.dtype if schema.holds == "array" else schema.holds
     if name == SHAPE:
+        if schema is not None and schema.holds != "array":
+            return None
         shape = entry.attributes.shape or (schema.shape if schema else None)
         return "x".join(map(str, shape)) if shape is not None else None
     if name == SCHEMA:

@@ -3,45 +3,108 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from storage import notebook, reprs
+from storage.dataset_reader import DatasetDataReader
 from storage.datasets import Datasets
 from storage.diffing import Differ, WriterDiffer
 from storage.engine import Engine
-from storage.errors import NotFound, NothingToCommit, UnknownRevision
+from storage.errors import NotFound, NothingToCommit, UnknownRevision, Unsupported
 from storage.exporting import export_tree
 from storage.formats.base import By, Meter
 from storage.importing import ImportReport, import_files
 from storage.merging import Choice, Conflict, MergeResult, Merging
-from storage.metadata import Metadata
+from storage.metadata import FOLDER, Metadata
 from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
 from storage.restoring import restore
-from storage.session import Session
+from storage.session import Home, Session, when_dropped
 
 
 class Checkout:
-    """What both kinds of checkouts are: a way to datasets and metadata that can be closed. Thread-safe."""
+    """What all kinds of checkouts are: a way to datasets and metadata that can be closed. Thread-safe.
+
+    It is also a dict of the datasets: `co["images"]`, `co["images", "0"]` for a sample, `co["pairs", "0", "left"]` for a value
+    of a nested one and `co["pairs", "0", ...]` for all of them, `co[("images", "0"), ("labels", "0")]` for a list of samples.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._datasets = Datasets(session)
         self._metadata = Metadata(session)
 
-    @property
+    @reprs.part
     def datasets(self) -> Datasets:
         """The datasets by name. Closed after `close`."""
         self._session.require_open()
         return self._datasets
 
-    @property
+    @reprs.part
     def metadata(self) -> Metadata:
         """The metadata, as a dict of str to str. Closed after `close`."""
         self._session.require_open()
         return self._metadata
+
+    def __getitem__(self, keys: Any) -> Any:
+        """A dataset, a sample, a value of a nested sample, or a list of those: see the class. KeyError where there is none."""
+        self._session.require_open()
+        if isinstance(keys, tuple) and keys and all(isinstance(each, tuple) for each in keys):
+            return [self._one(each) for each in keys]
+        return self._one(keys if isinstance(keys, tuple) else (keys,))
+
+    def get(self, keys: Any, default: Any = None, except_missing: bool = False) -> Any:
+        """As `co[keys]`, with `default` in the place of whatever is not there; KeyError for that with `except_missing`."""
+        self._session.require_open()
+        if except_missing:
+            return self[keys]
+        if isinstance(keys, list) or (
+            isinstance(keys, tuple) and keys and all(isinstance(each, tuple) for each in keys)
+        ):
+            return [self.get(each, default) for each in keys]
+        try:
+            return self[keys]
+        except KeyError:
+            return default
+
+    def _one(self, keys: tuple[Any, ...]) -> Any:
+        if not 1 <= len(keys) <= 3:
+            raise Unsupported(
+                f"{keys!r} names nothing: give a dataset, a key, and of a nested sample a second key or ..."
+            )
+        found: Any = self._datasets[keys[0]]
+        for key in keys[1:]:
+            if not isinstance(found, Mapping):
+                raise NotFound(f"sample {keys[1]!r} of dataset {keys[0]!r} is one value, without any below it")
+            found = found[key]
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a dataset of that name."""
+        return name in self.datasets
+
+    def __len__(self) -> int:
+        """How many datasets there are."""
+        return len(self.datasets)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the datasets."""
+        return iter(self.datasets)
+
+    def keys(self) -> KeysView[str]:
+        """The names of the datasets."""
+        return self.datasets.keys()
+
+    def values(self) -> ValuesView[DatasetDataReader]:
+        """The datasets."""
+        return self.datasets.values()
+
+    def items(self) -> ItemsView[str, DatasetDataReader]:
+        """The datasets by name."""
+        return self.datasets.items()
 
     def export(
         self,
@@ -72,6 +135,20 @@ class Checkout:
         self._session.close()
         return True
 
+    def __repr__(self) -> str:
+        """What is checked out."""
+        return reprs.checkout_text(type(self).__name__, self._session, self._facts())
+
+    def _repr_html_(self) -> str:
+        return notebook.checkout_html(type(self).__name__, self._session, self._facts(), self._datasets, FOLDER)
+
+    def _ipython_key_completions_(self) -> list[str | tuple[str, str]]:
+        return reprs.pair_completions(self._datasets)
+
+    def _facts(self) -> list[tuple[str, object]]:
+        """What a repr tells, by label."""
+        return []
+
     def __enter__(self) -> Self:
         """The checkout itself."""
         self._session.require_open()
@@ -88,8 +165,8 @@ class Checkout:
 class ReaderCheckout(Checkout):
     """A commit's datasets and metadata. Nothing in it ever changes."""
 
-    def __init__(self, engine: Engine, commit: Digest) -> None:
-        super().__init__(Session(engine.snapshot(commit)))
+    def __init__(self, engine: Engine, commit: Digest, home: Home) -> None:
+        super().__init__(Session(engine.snapshot(commit), home))
         self._commit = commit
         self._differ = Differ(engine, self._session, lambda: engine.committed(commit))
 
@@ -105,11 +182,33 @@ class ReaderCheckout(Checkout):
         self._session.require_open()
         return hexed(self._commit)
 
-    def __repr__(self) -> str:
-        """What is checked out."""
-        if not self.is_open:
-            return "Arborfs ReaderCheckout\n    Closed       : True"
-        return f"Arborfs ReaderCheckout\n    Writer       : False\n    Commit Hash  : {self.commit_hash}"
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", False), ("Commit Hash", hexed(self._commit))]
+
+
+class StagedCheckout(Checkout):
+    """A branch's datasets and metadata as they stand, staged work included, to read only. What is staged later shows, too."""
+
+    def __init__(self, engine: Engine, branch: str, home: Home) -> None:
+        self._tree = engine.working_reader(branch)
+        self._branch = branch
+        super().__init__(Session(self._tree, home))
+
+    @property
+    def branch_name(self) -> str:
+        """The branch that is looked at."""
+        self._session.require_open()
+        return self._branch
+
+    @property
+    def commit_hash(self) -> str:
+        """The branch's last commit, 64 hexadecimal digits; empty before the first one."""
+        self._session.require_open()
+        tip = self._tree.tip()
+        return hexed(tip) if tip is not None else ""
+
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", False), ("Base Branch", self._branch)]
 
 
 class WriterCheckout(Checkout):
@@ -120,12 +219,14 @@ class WriterCheckout(Checkout):
     `close`.
     """
 
-    def __init__(self, engine: Engine, branch: str, release: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, branch: str, release: Callable[[], None], home: Home) -> None:
         self._engine = engine
         self._branch = branch
-        self._release = release
         self._tree = engine.working_tree(branch)
-        super().__init__(Session(self._tree))
+        super().__init__(Session(self._tree, home))
+        # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
+        self._release = release
+        self._dropped = when_dropped(self._session, release)
         self._differ = WriterDiffer(engine, self._session, self._tree.standing)
 
     @property
@@ -147,14 +248,18 @@ class WriterCheckout(Checkout):
         tip = self._tree.tip()
         return hexed(tip) if tip is not None else ""
 
-    def commit(self, message: str) -> str:
+    def commit(self, message: str, *, metadata: Mapping[str, str] | None = None) -> str:
         """Freeze everything staged on the branch as a commit and return its name, 64 hexadecimal digits.
 
+        `metadata` are texts by name that the commit itself bears; `log` shows them. Unsupported (a ValueError) for others.
         Includes what open batches hold. The commit survives power loss when this returns; the checkout stays
         open. NothingToCommit (a RuntimeError) when nothing is staged.
         """
         self._session.flush()
-        return hexed(self._session.working_tree.commit(message))
+        for name, text in (metadata or {}).items():
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise Unsupported(f"metadata of a commit are texts by name: {name!r} is given {text!r}")
+        return hexed(self._session.working_tree.commit(message, metadata=metadata))
 
     def merge(self, message: str, dev_branch: str, *, leave_open: bool = False) -> str:
         """Merge a branch, or any revision, into this one; the hash of the branch's new last commit.
@@ -310,11 +415,9 @@ class WriterCheckout(Checkout):
         this raises and the checkout stays open.
         """
         super().close()
-        self._release()
+        if self._dropped.detach() is not None:
+            self._release()
         return True
 
-    def __repr__(self) -> str:
-        """What is checked out."""
-        if not self.is_open:
-            return "Arborfs WriterCheckout\n    Closed       : True"
-        return f"Arborfs WriterCheckout\n    Writer       : True\n    Base Branch  : {self._branch}"
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Writer", True), ("Base Branch", self._branch)]

@@ -1,35 +1,35 @@
-"""A dataset as a dict of arrays: everything that only reads."""
+"""A dataset as a dict of values: everything that only reads."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from itertools import islice
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self, overload
 
 import numpy as np
 
-from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly
+from storage import notebook, reprs
+from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
-from storage.model.records import Entry, Kind, Schema
-from storage.model.samples import Array, array_from
+from storage.model.records import Attributes, Entry, Kind, Schema
+from storage.model.samples import ARRAYS, Array, array_from
+from storage.model.values import decode_value
 from storage.session import Session
+from storage.stacking import Stacker
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
 
-COMPLETIONS = 1000
-"""So many keys are offered to IPython's completion."""
-
 _READ_ONLY = "This checkout is read-only. Check out with write=True to change data."
 
 
-class DatasetDataReader(Mapping[str, Array]):
-    """The samples of one dataset by key, in the order of their keys' bytes.
+class DatasetDataReader(Mapping[str, Any]):
+    """The samples of one dataset by key, in the order of their keys' bytes: arrays, str, bytes, or what JSON can say.
 
-    Arrays read are always fresh, writeable memory: no later change of the dataset shows in them, and changing
-    them changes nothing stored. Thread-safe.
+    No later change of the dataset shows in an array that was read. Those of a commit are views of the bytes as they were read,
+    not to be written to; those of a branch are memory of their own, and changing them changes nothing stored. Thread-safe.
+    Those of a commit can be pickled: path, commit and name travel, and the repository is opened again where they arrive.
     """
 
     def __init__(self, session: Session, path: Path, schema: Schema) -> None:
@@ -38,6 +38,13 @@ class DatasetDataReader(Mapping[str, Array]):
         self._schema = schema
         self._suffix = schema.suffix
         self._dtype = dtype_of(schema.dtype)
+        self._holds = schema.holds
+        self._copies = not session.committed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Path, commit and name. ReadOnly (a PermissionError) for those of a branch, which may change meanwhile."""
+        reopen, path, commit = self._session.address()
+        return reopen, (path, commit, self.name)
 
     @property
     def name(self) -> str:
@@ -50,8 +57,33 @@ class DatasetDataReader(Mapping[str, Array]):
         return self._schema
 
     @property
+    def kind(self) -> str:
+        """What every value is: `array`, `str`, `bytes` or `json`."""
+        return self._schema.holds
+
+    @property
+    def column_layout(self) -> str:
+        """`nested` where samples are dicts of values, else `flat`."""
+        return "nested" if self._schema.nested else "flat"
+
+    @property
+    def schema_type(self) -> str:
+        """`variable_shape` or `fixed_shape`; what is no array has no fixed one."""
+        return "variable_shape" if self._schema.variable or self._schema.holds != "array" else "fixed_shape"
+
+    @property
+    def contains_subsamples(self) -> bool:
+        """Whether every sample is a dict of values."""
+        return self._schema.nested
+
+    @property
+    def compression(self) -> str:
+        """How long values are compressed: empty where that is up to arborfs."""
+        return self._schema.compression
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of every sample."""
+        """The dtype of every sample; of what is no array, that of bytes."""
         return self._dtype
 
     @property
@@ -74,13 +106,58 @@ class DatasetDataReader(Mapping[str, Array]):
         """Whether samples can be added, replaced and removed here."""
         return self._session.writeable
 
-    def __getitem__(self, key: Key) -> Array:
-        """The sample under `key`. KeyError where there is none; ValueError for what cannot be a key."""
+    @overload
+    def __getitem__(self, key: Key) -> Any: ...
+
+    @overload
+    def __getitem__(self, key: Sequence[Key]) -> Any: ...
+
+    def __getitem__(self, key: Key | Sequence[Key]) -> Any:
+        """The sample under `key`; for a list of keys, those samples: arrays as one array, other values as a list.
+
+        KeyError where there is none; ValueError for what cannot be a key.
+        """
+        if isinstance(key, list):
+            return self.stack(key) if self._schema.kind in ARRAYS else [self[each] for each in key]
         name = self._file_name(key)
         entry = self._find(name)
         if entry is None:
             raise NotFound(f"no sample {key!r} in dataset {self.name!r}")
-        return self._array(name, entry)
+        return self._value_at(name, entry)
+
+    def stack(self, keys: Iterable[Key] | None = None, out: Array | None = None) -> Array:
+        """All samples, or those of `keys` in their order, as one array of shape (samples, *shape); much faster than one by one.
+
+        With `out`, an array of just that shape and dtype, they are put there. KeyError for a key that is not there;
+        SchemaMismatch (a ValueError) unless all are arrays of one shape.
+        """
+        if self._schema.kind not in ARRAYS:
+            raise SchemaMismatch(
+                f"dataset {self.name!r} does not hold arrays: only those can be stacked", found=self.kind
+            )
+        names = None if keys is None else [self._file_name(key) for key in keys]
+        if self._schema.variable:
+            return self._stacked(
+                list(self.values()) if keys is None else [self[self._key(n)] for n in names or ()], out
+            )
+        stacker = Stacker(self._session.tree, self._path, self._schema, self._dtype)
+        return stacker.all(out) if names is None else stacker.some(names, out)
+
+    def _stacked(self, arrays: list[Array], out: Array | None) -> Array:
+        """Arrays of a dataset whose shapes may vary as one array."""
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise SchemaMismatch(f"samples of dataset {self.name!r} differ in shape: {sorted(shapes)[:5]}")
+        if not arrays:
+            return np.empty((0, *self._schema.shape), self._dtype)
+        return np.stack(arrays, out=out)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """What `stack` gives, for `numpy.asarray(dataset)`. ValueError for `copy=False`."""
+        if copy is False:
+            raise SchemaMismatch("a dataset cannot become an array without copying its samples")
+        stacked = self.stack()
+        return stacked if dtype is None else stacked.astype(dtype, copy=False)
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a sample under `key`."""
@@ -99,18 +176,22 @@ class DatasetDataReader(Mapping[str, Array]):
         """How many samples there are; costs no walk over them."""
         return self._session.tree.count_samples(self._path)
 
-    def values(self) -> ValuesView[Array]:
+    def keys(self, local: bool = False) -> KeysView[str]:
+        """The keys, in order; with `local` those of samples that are here, which all are."""
+        return super().keys()
+
+    def values(self, local: bool = False) -> ValuesView[Any]:
         """The samples, in the order of their keys; each is read when its turn comes."""
         return _Values(self)
 
-    def items(self) -> ItemsView[str, Array]:
+    def items(self, local: bool = False) -> ItemsView[str, Any]:
         """Keys and samples, in the order of the keys; each is read when its turn comes."""
         return _Items(self)
 
-    def pairs(self) -> Iterator[tuple[str, Array]]:
+    def pairs(self) -> Iterator[tuple[str, Any]]:
         """Keys and samples one after the other, faster than asking for each key."""
         for name, entry in self._rows():
-            yield self._key(name), self._array(name, entry)
+            yield self._key(name), self._value_at(name, entry)
 
     def __eq__(self, other: object) -> bool:
         """Whether it is this very accessor: comparing samples would read everything."""
@@ -128,48 +209,51 @@ class DatasetDataReader(Mapping[str, Array]):
     ) -> None:
         """End many reads."""
 
-    def __setitem__(self, key: Key, data: Array) -> None:
+    def __setitem__(self, key: Key, data: Any) -> None:
         """ReadOnly."""
-        raise ReadOnly(_READ_ONLY)
+        self._refuse()
 
     def __delitem__(self, key: Key) -> None:
         """ReadOnly."""
-        raise ReadOnly(_READ_ONLY)
+        self._refuse()
 
-    def add(self, data: Array, name: Key | None = None) -> str:
+    def add(self, data: Any, name: Key | None = None) -> str:
         """ReadOnly."""
-        raise ReadOnly(_READ_ONLY)
+        self._refuse()
 
-    def update(self, other: Mapping[Any, Array] | Iterable[tuple[Any, Array]] = (), /, **more: Array) -> None:
+    def append(self, data: Any) -> str:
         """ReadOnly."""
-        raise ReadOnly(_READ_ONLY)
+        self._refuse()
+
+    def update(self, other: Any = (), /, *arrays: Array, **more: Any) -> None:
+        """ReadOnly."""
+        self._refuse()
+
+    def require(self, data: Any) -> None:
+        """ReadOnly."""
+        self._refuse()
 
     def remove(self, name: Key) -> str:
         """ReadOnly."""
-        raise ReadOnly(_READ_ONLY)
+        self._refuse()
 
     def pop(self, key: Key, *default: Any) -> Any:
         """ReadOnly."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        self._session.require_open()
         raise ReadOnly(_READ_ONLY)
 
     def __repr__(self) -> str:
         """Name, schema and number of samples."""
-        schema = self._schema
-        return (
-            f"Arborfs {type(self).__name__}\n"
-            f"    Dataset Name     : {self.name}\n"
-            f"    Schema UUID      : {schema.uuid}\n"
-            f"    Schema Hash      : {schema.hash}\n"
-            f"    Variable Shape   : {schema.variable}\n"
-            f"    (max) Shape      : {schema.shape}\n"
-            f"    Datatype         : {self._dtype.type}\n"
-            f"    Named Samples    : {schema.named}\n"
-            f"    Access Mode      : {self._session.mode}\n"
-            f"    Num Samples      : {len(self)}"
-        )
+        return reprs.dataset_text(type(self).__name__, self._session, self._path, self._schema, self)
+
+    def _repr_html_(self) -> str:
+        return notebook.dataset_html(type(self).__name__, self._session, self._path, self._schema, self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(islice(self, COMPLETIONS))
+        return reprs.completions(self)
 
     def _file_name(self, key: object) -> bytes:
         """The file that holds the sample `key`; InvalidName for what cannot be a key.
@@ -185,7 +269,7 @@ class DatasetDataReader(Mapping[str, Array]):
             raise InvalidName(f"Sample name `{key!r}` is not suitable: it is not valid Unicode.") from error
 
     def _key(self, name: bytes) -> str:
-        return name[: -len(self._suffix)].decode("utf-8", "surrogateescape")
+        return name.removesuffix(self._suffix).decode("utf-8", "surrogateescape")
 
     def _find(self, name: bytes) -> Entry | None:
         """The sample's entry, None where there is none. An empty file made in a mount is none yet."""
@@ -200,7 +284,7 @@ class DatasetDataReader(Mapping[str, Array]):
             if entry.kind is Kind.SAMPLE:
                 yield name, entry
 
-    def _array(self, name: bytes, entry: Entry) -> Array:
+    def _value_at(self, name: bytes, entry: Entry) -> Any:
         tree = self._session.tree
         try:
             payload = tree.payload(entry)
@@ -210,30 +294,36 @@ class DatasetDataReader(Mapping[str, Array]):
             if again is None or again == entry:
                 raise
             entry, payload = again, tree.payload(again)
-        return array_from(payload, self._schema, entry.attributes)
+        return self._decoded(payload, entry.attributes)
+
+    def _decoded(self, payload: bytes | memoryview, attributes: Attributes) -> Any:
+        """The value that a sample's payload holds."""
+        if self._holds != "array":
+            return decode_value(self._holds, payload)
+        return array_from(payload, self._schema, attributes, copy=self._copies)
 
 
-class _Values(ValuesView[Array]):
+class _Values(ValuesView[Any]):
     """The values of a dataset."""
 
     _mapping: DatasetDataReader
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[Any]:
         """Each sample, read when its turn comes."""
         for _, array in self._mapping.pairs():
             yield array
 
     def __contains__(self, value: object) -> bool:
         """Whether some sample equals `value`; reads all of them."""
-        return any(np.array_equal(array, value) for array in self)  # type: ignore[arg-type]
+        return any(bool(np.array_equal(array, value)) for array in self)  # type: ignore[arg-type]
 
 
-class _Items(ItemsView[str, Array]):
+class _Items(ItemsView[str, Any]):
     """The keys and values of a dataset."""
 
     _mapping: DatasetDataReader
 
-    def __iter__(self) -> Iterator[tuple[str, Array]]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Each key and its sample, read when its turn comes."""
         return self._mapping.pairs()
 
@@ -241,7 +331,7 @@ class _Items(ItemsView[str, Array]):
         """Whether the sample of that key equals that value."""
         if not isinstance(item, tuple) or len(item) != 2 or item[0] not in self._mapping:
             return False
-        return np.array_equal(self._mapping[item[0]], item[1])
+        return bool(np.array_equal(self._mapping[item[0]], item[1]))
 
 
 def dataset_name(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A dataset as a dict of arrays: everything that changes it.
+"""A dataset as a dict of values: everything that changes it.
 
 Adding is on the way of every sample of an import, so `add` first tries the usual case with comparisons that
 cost nanoseconds (an ndarray of the very dtype and shape, a plain name) and leaves the rest to `_add`. In a
@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,10 +19,12 @@ import numpy as np
 
 from storage.dataset_reader import DatasetDataReader, Key
 from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch
+from storage.filling import LEAST, fill
 from storage.model.chunking import INLINE_MAX
 from storage.model.names import Path, check_key
 from storage.model.records import PLAIN, Entry, Schema, sample_head
-from storage.model.samples import Array, array_from, canonical_header, check_array
+from storage.model.samples import Array, canonical_header, check_array
+from storage.model.values import encode_value
 from storage.session import Session
 from storage.worktree import WorkingTree
 
@@ -58,9 +60,10 @@ class DatasetDataWriter(DatasetDataReader):
         self._limit = max(1, BATCH_BYTES // (min(nbytes, INLINE_MAX) + _OVERHEAD))
         self._size = len(canonical_header(schema.dtype, schema.shape)) + nbytes
         # The shape that all samples have, where they are also small enough to lie in the tree itself.
-        self._uniform = None if schema.variable or nbytes > INLINE_MAX else schema.shape
+        short = schema.holds == "array" and not schema.variable and nbytes <= INLINE_MAX
+        self._uniform = schema.shape if short else None
 
-    def __setitem__(self, key: Key, data: Array) -> None:
+    def __setitem__(self, key: Key, data: Any) -> None:
         """Stage `data` under `key`, in place of what was there; the same data as before change nothing.
 
         SchemaMismatch (a ValueError) for what does not fit the schema, InvalidName (a ValueError) for what
@@ -68,7 +71,7 @@ class DatasetDataWriter(DatasetDataReader):
         """
         self.add(data, key)
 
-    def add(self, data: Array, name: Key | None = None) -> str:
+    def add(self, data: Any, name: Key | None = None) -> str:
         """Stage `data` under `name`, as `dataset[name] = data` does, and return the key.
 
         Without a name in a dataset of unnamed samples the key is generated; such keys sort by time.
@@ -89,16 +92,46 @@ class DatasetDataWriter(DatasetDataReader):
                     return name
         return self._add(data, name)
 
-    def update(self, other: Mapping[Any, Array] | Iterable[tuple[Any, Array]] = (), /, **more: Array) -> None:
+    def require(self, data: Any) -> None:
+        """SchemaMismatch (a ValueError) unless `data` would be a sample here, InvalidName where samples need names."""
+        self._checked(data, self._new_key())
+
+    def append(self, data: Any) -> str:
+        """Stage `data` under a generated key, and return that; such keys sort by time."""
+        return self._add(data, self._generated())
+
+    def update(self, other: Any = (), /, *arrays: Array, **more: Any) -> None:
         """Stage many samples as one change: all are checked before any is written; all are staged or none.
 
-        Takes a mapping or pairs, and keywords. In a batch they wait with the others.
+        Takes a mapping or pairs, and keywords; or keys and one array, whose rows are the samples: `update(keys, array)`, by
+        far the fastest. In a batch they wait with the others.
         """
+        self._session.require_open()
+        if arrays:
+            self._update_rows(list(other), *arrays, **more)
+            return
         pairs = list(other.items() if isinstance(other, Mapping) else other) + list(more.items())
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
         with self._lock:
             tree = self._session.working_tree
             self._take({key: self._value(tree, key, array) for key, array in checked.items()})
+
+    def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
+        """Stage the rows of one array."""
+        if not isinstance(rows, np.ndarray) or rows.ndim == 0 or len(rows) != len(keys):
+            raise SchemaMismatch(f"{len(keys)} keys need an array of as many rows", expected=str(len(keys)))
+        if not keys:
+            return
+        check_array(self._schema, rows.dtype, rows.shape[1:], "each row")
+        texts = _checked_keys(keys)
+        if self._uniform is None or len(texts) < LEAST:
+            self.update(zip(texts, rows, strict=True))
+            return
+        self.flush()
+        with self._lock:
+            names = file_names(texts, self._suffix.decode())
+            if not fill(self._writeable_tree(), self._path, names, rows, self._size):
+                self._stage({key: row.tobytes() for key, row in zip(texts, rows, strict=True)})
 
     def remove(self, name: Key) -> str:
         """Remove the sample `name` and return its key; KeyError where there is none. Commits keep theirs."""
@@ -127,14 +160,19 @@ class DatasetDataWriter(DatasetDataReader):
             self.remove(key)
         return array
 
-    def __getitem__(self, key: Key) -> Array:
-        """The sample under `key`. KeyError where there is none; ValueError for what cannot be a key."""
+    def __getitem__(self, key: Key | Sequence[Key]) -> Any:
+        """The sample under `key`, or those of a list of keys. KeyError where there is none; ValueError for no key."""
         waiting = self._kept_back(key)
         if waiting is None:
             return super().__getitem__(key)
         if isinstance(waiting, bytes):
-            return array_from(waiting, self._schema, PLAIN)
-        return array_from(self._session.tree.payload(waiting), self._schema, waiting.attributes)
+            return self._decoded(waiting, PLAIN)
+        return self._decoded(self._session.tree.payload(waiting), waiting.attributes)
+
+    def stack(self, keys: Iterable[Key] | None = None, out: Array | None = None) -> Array:
+        """As of a reader; what a batch keeps back is staged first."""
+        self.flush()
+        return super().stack(keys, out)
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a sample under `key`."""
@@ -186,7 +224,7 @@ class DatasetDataWriter(DatasetDataReader):
             self._depth = 0
             self.flush()
 
-    def _add(self, data: Array, name: Key | None) -> str:
+    def _add(self, data: Any, name: Key | None) -> str:
         key = self._new_key() if name is None else check_key(name)
         array = self._checked(data, key)
         with self._lock:
@@ -217,13 +255,18 @@ class DatasetDataWriter(DatasetDataReader):
     def _new_key(self) -> str:
         if self._schema.named:
             raise InvalidName(f"A sample of dataset {self.name!r} needs a name: its samples are named.")
+        return self._generated()
+
+    def _generated(self) -> str:
         with self._lock:
             self._last_time = max(self._last_time + 1, time.time_ns())
             return f"{self._last_time:016x}{secrets.token_hex(4)}"
 
-    def _checked(self, data: object, key: Key) -> Array:
-        """`data` as a plain array that fits the schema; SchemaMismatch."""
+    def _checked(self, data: object, key: Key) -> Array | bytes:
+        """`data` as a plain array that fits the schema, or the file form of what is none; SchemaMismatch."""
         what = f"sample {str(key)[:64]!r}"
+        if self._holds != "array":
+            return encode_value(self._holds, data, what)
         found = type(data).__name__
         if not isinstance(data, np.ndarray):
             raise SchemaMismatch(
@@ -241,18 +284,24 @@ class DatasetDataWriter(DatasetDataReader):
         check_array(self._schema, array.dtype, array.shape, what)
         return array
 
-    def _value(self, tree: WorkingTree, key: str, array: Array) -> Value:
+    def _value(self, tree: WorkingTree, key: str, array: Array | bytes) -> Value:
         """The sample as it will be staged. Large contents are stored now; staging only names them."""
-        if self._uniform is not None:
+        if self._uniform is not None and not isinstance(array, bytes):
             return array.tobytes()
         (name,) = file_names([key], self._suffix.decode())
+        if isinstance(array, bytes):
+            return tree.value_entry(self._schema, array, (*self._path, name))
         return tree.sample_entry(self._schema, array, replaces=(*self._path, name))
 
-    def _stage(self, values: dict[str, Value]) -> None:
-        """Stage samples as one change."""
+    def _writeable_tree(self) -> WorkingTree:
         tree = self._session.working_tree
         if tree.schema_of(self._path) != self._schema:
             raise NotFound(f"dataset {self.name!r} is not what it was when it was opened: open it again")
+        return tree
+
+    def _stage(self, values: dict[str, Value]) -> None:
+        """Stage samples as one change."""
+        tree = self._writeable_tree()
         names = file_names(values, self._suffix.decode())
         if self._uniform is not None:
             payloads = [value for value in values.values() if isinstance(value, bytes)]
@@ -260,6 +309,18 @@ class DatasetDataWriter(DatasetDataReader):
         else:
             entries = [value for value in values.values() if isinstance(value, Entry)]
             tree.put_rows(self._path, list(zip(names, entries, strict=True)))
+
+
+def _checked_keys(keys: Sequence[Key]) -> list[str]:
+    """Keys as text; the usual ones are checked all at once. InvalidName."""
+    try:
+        joined = "".join(keys)  # type: ignore[arg-type]  # TypeError where one is an int
+        longest = max(map(len, keys))  # type: ignore[arg-type]
+    except TypeError:
+        return [check_key(key) for key in keys]
+    if joined.isalnum() and longest <= _PLAIN_NAME and "" not in keys:
+        return list(keys)  # type: ignore[arg-type]
+    return [check_key(key) for key in keys]
 
 
 def file_names(keys: Iterable[str], suffix: str) -> list[bytes]:

@@ -11,14 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from storage import notebook, reprs
 from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
 from storage.dataset_writer import DatasetDataWriter
-from storage.errors import DatasetExists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
+from storage.errors import DatasetExists, Exists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
+from storage.model.chunking import COMPRESSIONS
 from storage.model.names import CONTROL, Path
-from storage.model.records import Attributes, Kind, Schema
+from storage.model.records import KINDS_OF_DATASETS, Attributes, Schema
 from storage.model.samples import Array, make_schema
+from storage.nested_datasets import NestedDatasetReader, NestedDatasetWriter
 from storage.session import Session
 from storage.snapshot import Snapshot
+from storage.widening import widen, wider_schema
+from storage.working import WorkingReader
 from storage.worktree import WorkingTree
 
 
@@ -40,10 +45,14 @@ class Datasets(Mapping[str, DatasetDataReader]):
         variable_shape: bool = False,
         max_shape: int | Sequence[int] | None = None,
         compression: str = "",
+        kind: str = "array",
+        contains_subsamples: bool = False,
     ) -> DatasetDataReader:
         """Make an empty dataset and return it; it is staged at once.
 
-        Its samples look like `prototype`, or have `shape` and `dtype`. With `variable_shape` every
+        Its samples are arrays that look like `prototype`, or have `shape` and `dtype`; or of another `kind`: `str`, `bytes`,
+        `json`. With `contains_subsamples` each sample is a dict of such values. `compression` is for values above 4 kB: `none`,
+        `lz4`, `zstd`; what fits the values where it is left out. With `variable_shape` every
         dimension may be smaller than that, or than `max_shape` where it is given. Directories on the way to
         a nested name are made. An ordinary directory of that name becomes the dataset, unless it holds
         files that would be samples.
@@ -52,17 +61,33 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """
         tree = self._session.working_tree
         path = dataset_path(name)
-        if compression:
-            raise Unsupported(f"there is no compression {compression!r}: leave it out, the best one is taken")
-        found_shape, found_dtype = _described(shape, dtype, prototype)
+        if compression not in COMPRESSIONS:
+            raise Unsupported(
+                f"there is no compression {compression!r}: use one of {', '.join(filter(None, COMPRESSIONS))}"
+            )
+        if kind not in KINDS_OF_DATASETS:
+            raise Unsupported(
+                f"there is no kind {kind!r} of dataset: use one of {', '.join(sorted(KINDS_OF_DATASETS))}"
+            )
+        if kind == "array":
+            found_shape, found_dtype = _described(shape, dtype, prototype)
+        elif any(given is not None for given in (shape, dtype, prototype, max_shape)) or variable_shape:
+            raise Unsupported(f"samples of kind {kind} have neither shape nor dtype: leave those out")
+        else:
+            found_shape, found_dtype = (), np.dtype(np.uint8)
         schema = make_schema(
             found_dtype,
             _largest_shape(found_shape, max_shape, variable_shape),
             variable=bool(variable_shape),
             named=bool(samples_are_named),
+            compression=compression,
             uuid=uuid.uuid4().hex,
+            kind=kind + "/nested" * bool(contains_subsamples),
         )
         _make(tree, path, schema)
+        if kind != "array":
+            print(f"Dataset provided kind: {kind}")
+            return self[name]
         source = "provided" if prototype is None else "prototype"
         variable = " + variable_shape" if variable_shape else ""
         print(f"Dataset {source} shape: {found_shape}, dtype: {found_dtype}{variable}")
@@ -76,9 +101,49 @@ class Datasets(Mapping[str, DatasetDataReader]):
         known = self._known.get(name)
         if known is None or known.schema != schema:
             # One object for each dataset: a batch begun on one is seen by whoever asks for the dataset again.
-            kind = DatasetDataWriter if self._session.writeable else DatasetDataReader
-            known = self._known[name] = kind(self._session, dataset_path(name), schema)
+            known = self._known[name] = self._accessor(schema)(self._session, dataset_path(name), schema)
         return known
+
+    def _accessor(self, schema: Schema) -> type[DatasetDataReader]:
+        if self._session.writeable:
+            return NestedDatasetWriter if schema.nested else DatasetDataWriter
+        return NestedDatasetReader if schema.nested else DatasetDataReader
+
+    def rename(self, name: str, new: str) -> DatasetDataReader:
+        """Give a dataset another name, and return it; one row is staged, whatever it holds. Directories on the way are made.
+
+        KeyError where there is none; LookupError: the new name is taken; ValueError for what cannot be a name.
+        """
+        tree = self._session.working_tree
+        path, target = dataset_path(name), dataset_path(new)
+        if self._schema(name) is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        self._session.flush()
+        _make_above(tree, target)
+        try:
+            tree.rename(path, target, replace=False)
+        except Exists as error:
+            raise DatasetExists(f"{new!r} is there already") from error
+        self._known.pop(name, None)
+        return self[new]
+
+    def widen(
+        self, name: str, dtype: DTypeLike | None = None, max_shape: int | Sequence[int] | None = None
+    ) -> DatasetDataReader:
+        """Let a dataset of arrays hold more, and return it: another dtype, a larger maximum shape, or both.
+
+        One row is staged. Where shapes vary already and the dtype stays, that is all; otherwise every sample is stored anew.
+        SchemaMismatch (a ValueError) for what could not hold every sample there may be; KeyError where there is no dataset.
+        """
+        tree, schema = self._session.working_tree, self._schema(name)
+        if schema is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        self._session.flush()
+        wider = wider_schema(
+            schema, None if dtype is None else np.dtype(dtype), None if max_shape is None else _shape(max_shape)
+        )
+        widen(tree, dataset_path(name), schema, wider)
+        return self[name]
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a dataset called `name`."""
@@ -97,6 +162,23 @@ class Datasets(Mapping[str, DatasetDataReader]):
     def iswriteable(self) -> bool:
         """Whether datasets can be made and removed here."""
         return self._session.writeable
+
+    def add(self, samples: Mapping[str, Any]) -> str:
+        """Stage one sample in each of several datasets of unnamed samples, under one generated key, and return that.
+
+        All are checked before any is staged. KeyError for a dataset that is not there, ValueError for what does not fit.
+        """
+        self._session.working_tree  # noqa: B018 - raises Closed, ReadOnly
+        datasets = [(self[name], data) for name, data in samples.items()]
+        if not datasets:
+            raise Unsupported("give at least one sample, by the name of its dataset")
+        for dataset, data in datasets:
+            dataset.require(data)
+        (first, data), *others = datasets
+        key = first.add(data)
+        for dataset, data in others:
+            dataset.add(data, key)
+        return key
 
     def remove_dset(self, name: str) -> str:
         """Remove a dataset with its samples and side files, and return its name; commits keep theirs.
@@ -129,32 +211,34 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def __repr__(self) -> str:
         """Names of the datasets, and whether they can be changed."""
-        names = "".join(f"\n        - {name}" for name in self) or "\n        -"
-        return f"Arborfs Datasets\n    Writeable: {self._session.writeable}\n    Dataset Names:{names}"
+        return reprs.datasets_text(self._session, self)
+
+    def _repr_html_(self) -> str:
+        return notebook.datasets_html(self._session, self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
+        return reprs.completions(self)
 
     def _schema(self, name: object) -> Schema | None:
         try:
-            return self._session.tree.schema_of(dataset_path(name))
+            schema = self._session.tree.schema_of(dataset_path(name))
+            return None if schema is None or schema.is_sample else schema
         except (NotFound, NotADirectory, InvalidName):
             self._session.require_open()
             return None
 
 
-def directories(tree: Snapshot | WorkingTree, path: Path) -> Iterator[tuple[bytes, Schema | None]]:
+def directories(tree: Snapshot | WorkingReader, path: Path) -> Iterator[tuple[bytes, Schema | None]]:
     """The directories right below `path`, by name, with their schemas; arborfs' own are left out."""
-    here = tree.entry(path)
-    # Not for a root: that of a working tree counts what its tip holds.
-    if path and here.kind is Kind.DIRECTORY and here.count == here.samples:
-        return
-    for name, entry in tree.entries(path):
-        if entry.is_directory and (path or name != CONTROL):
+    schema = tree.schema_of(path)
+    if schema is not None and schema.nested:
+        return  # what is in there are its samples
+    for name, entry in tree.directories(path):
+        if path or name != CONTROL:
             yield name, entry.schema
 
 
-def dataset_paths(tree: Snapshot | WorkingTree) -> Iterator[tuple[Path, Schema]]:
+def dataset_paths(tree: Snapshot | WorkingReader) -> Iterator[tuple[Path, Schema]]:
     """All datasets of a tree, outer ones before those inside."""
     # A list instead of recursion: directories may be nested deeper than Python's stack.
     waiting: list[tuple[Path, Schema | None]] = [((), None)]
@@ -211,17 +295,25 @@ def _largest_shape(shape: tuple[int, ...], limit: int | Sequence[int] | None, va
     return largest
 
 
-def _make(tree: WorkingTree, path: Path, schema: Schema) -> None:
-    """Make the directory of a new dataset, and those above it."""
-    name = dataset_name(path)
+def _make_above(tree: WorkingTree, path: Path) -> None:
+    """Make the directories above that of a dataset where they are missing. DatasetExists where one cannot be."""
     for depth in range(1, len(path)):
         try:
             above = tree.entry(path[:depth])
         except NotFound:
             tree.make_directory(path[:depth], mtime=time.time_ns())
             continue
+        what = f"dataset {dataset_name(path)!r} cannot be: {dataset_name(path[:depth])!r}"
         if not above.is_directory:
-            raise DatasetExists(f"dataset {name!r} cannot be: {dataset_name(path[:depth])!r} is a file")
+            raise DatasetExists(f"{what} is a file")
+        if above.schema is not None and (above.schema.nested or above.schema.is_sample):
+            raise DatasetExists(f"{what} holds nested samples, and no datasets")
+
+
+def _make(tree: WorkingTree, path: Path, schema: Schema) -> None:
+    """Make the directory of a new dataset, and those above it."""
+    name = dataset_name(path)
+    _make_above(tree, path)
     try:
         there = tree.entry(path)
     except NotFound:

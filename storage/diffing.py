@@ -8,23 +8,35 @@ several best common ancestors; the newest is taken. Histories without a common o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
+from storage import html
 from storage.dataset_reader import dataset_name
 from storage.engine import Engine
 from storage.errors import NotFound, UnknownRevision
+from storage.html import Html
 from storage.metadata import FOLDER
-from storage.model.digest import Digest
+from storage.model.digest import Digest, hexed
 from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, Schema
+from storage.model.texts import form, shortened
+from storage.reprs import CLOSED
 from storage.session import Session
 from storage.stores.compare import Comparison, Difference, Tree
+from storage.tree.merge import schema_form
 
 LISTED = 10
 """So many names of each kind are shown in a repr."""
+NAME_MAX = 120
+"""So many characters of each."""
+
+
+SORTS = ("added", "deleted", "mutated", "attributes")
+"""The sorts of differences, as a diff names them."""
 
 
 class SampleKey(NamedTuple):
@@ -62,18 +74,42 @@ class Changes:
         """How many of each, and the first ones."""
         return "\n".join([f"Changes: {len(self)}", *(f"    {line}" for line in self._lines())])
 
+    def _repr_html_(self) -> str:
+        return html.card("Changes", f"{len(self):,}", _table([("", self)]))
+
+    def told(self) -> Iterator[tuple[str, int, str]]:
+        """For each kind of thing that is named: what it is, how many there are, and the first ones as text."""
+        schemas = (f"{name} ({digest})" for name, digest in self.schema.items())
+        samples = (f"{name}[{key!r}]" for name, key in self.samples)
+        metadata = (repr(key) for key in self.metadata)
+        for what, names, count in (
+            ("schema", schemas, len(self.schema)),
+            ("samples", samples, len(self.samples)),
+            ("metadata", metadata, len(self.metadata)),
+            ("files", iter(self.files), len(self.files)),
+        ):
+            if count:
+                yield what, count, _listed(names, count)
+
     def _lines(self) -> Iterator[str]:
-        yield from _listed("schema", [f"{name} ({digest})" for name, digest in self.schema.items()])
-        yield from _listed("samples", [f"{name}[{key!r}]" for name, key in self.samples])
-        yield from _listed("metadata", [repr(key) for key in self.metadata])
-        yield from _listed("files", self.files)
+        for what, count, names in self.told():
+            yield f"{what:8} {count:,}: {names}"
 
 
-def _listed(what: str, names: Iterable[str]) -> Iterator[str]:
-    known = list(names)
-    if known:
-        more = f", and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
-        yield f"{what:8} {len(known):,}: {', '.join(known[:LISTED])}{more}"
+def _listed(names: Iterable[str], count: int) -> str:
+    """The first names, and how many more there are. No more than these are looked at."""
+    more = f", and {count - LISTED:,} more" if count > LISTED else ""
+    return ", ".join(shortened(name, NAME_MAX) for name in islice(names, LISTED)) + more
+
+
+def _table(sorts: Iterable[tuple[str, Changes]]) -> Html:
+    """Changes by sort, a line for each kind of thing."""
+    rows = [
+        (sort, what, f"{count:,}", html.code(names, 4 * NAME_MAX))
+        for sort, changes in sorts
+        for what, count, names in changes.told()
+    ]
+    return html.table(("", "", "", ""), rows) if rows else html.below("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +133,41 @@ class DiffOut:
     def __repr__(self) -> str:
         """The differences by sort."""
         lines = ["Arborfs Diff" if len(self) else "Arborfs Diff: no differences"]
-        for what in ("added", "deleted", "mutated", "attributes"):
+        for what in SORTS:
             changes: Changes = getattr(self, what)
             if len(changes):
                 lines += [f"    {what}: {len(changes):,}", *(f"        {line}" for line in changes._lines())]
         if self.renamed:
             lines.append(f"    renamed: {len(self.renamed):,}")
-            lines += [f"        {old} -> {new}" for old, new in self.renamed[:LISTED]]
+            lines += [f"        {name}" for name in self._renamed()]
             lines += [f"        and {len(self.renamed) - LISTED:,} more"] if len(self.renamed) > LISTED else []
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html.card("Differences", f"{len(self):,}", self._html())
+
+    def _html(self) -> Html:
+        sorts = _table((what, getattr(self, what)) for what in SORTS)
+        if not self.renamed:
+            return sorts
+        more = f"and {len(self.renamed) - LISTED:,} more renamed" if len(self.renamed) > LISTED else ""
+        rows = [
+            ("renamed" if not at else "", html.code(name, 2 * NAME_MAX + 4)) for at, name in enumerate(self._renamed())
+        ]
+        return html.joined(sorts, html.table(("", ""), rows, more))
+
+    def _renamed(self) -> list[str]:
+        pairs = self.renamed[:LISTED]
+        return [f"{shortened(old, NAME_MAX)} -> {shortened(new, NAME_MAX)}" for old, new in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Conflicts:
-    """Names that two sides changed in ways that exclude each other; attributes alone never do.
+    """Names that two sides changed in ways that exclude each other; attributes alone only do where the other side removed it.
 
     `t1`: added on both sides, unlike. `t21`: gone in the first, changed in the second. `t22`: changed in the first, gone
-    in the second. `t3`: changed in both, unlike. `conflict`: whether there is any.
+    in the second. `t3`: changed in both, unlike. `conflict`: whether there is any. What one side changed in a directory that
+    the other one removed, or in a dataset to which it gave another schema, is told by its own name.
     """
 
     t1: Changes = field(default_factory=Changes)
@@ -132,6 +186,12 @@ class Conflicts:
             if len(changes):
                 lines += [f"    {what} ({name}): {len(changes):,}", *(f"        {line}" for line in changes._lines())]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html.card("Conflicts", "Arborfs Conflicts", self._html())
+
+    def _html(self) -> Html:
+        return _table((f"{what}: {name}", getattr(self, what)) for what, name in _CONFLICTS.items())
 
 
 _CONFLICTS = {
@@ -152,6 +212,12 @@ class DiffAndConflicts(NamedTuple):
         """Both, one under the other."""
         return f"{self.diff!r}\n{self.conflict!r}"
 
+    def _repr_html_(self) -> str:
+        conflicts = (
+            html.joined(html.facts([("Conflicts", "")]), self.conflict._html()) if self.conflict.conflict else Html()
+        )
+        return html.card("Differences", f"{len(self.diff):,}", self.diff._html(), conflicts)
+
 
 class Differ:
     """What differs between a checkout and other states of the repository. Closed after the checkout's `close`."""
@@ -160,6 +226,13 @@ class Differ:
         self._engine = engine
         self._session = session
         self._tree = tree
+
+    def __repr__(self) -> str:
+        """What is compared."""
+        return form(type(self).__name__, self._facts() if self._session.is_open else CLOSED, 11)
+
+    def _facts(self) -> list[tuple[str, object]]:
+        return [("Commit Hash", hexed(commit) if (commit := self._tree().commit) else "")]
 
     def commit(self, revision: str) -> DiffAndConflicts:
         """What differs in a commit, given by any revision, from this checkout; see the module for what is compared.
@@ -193,6 +266,10 @@ class WriterDiffer(Differ):
         if here.commit is None:
             raise UnknownRevision(f"branch {here.branch!r} has no commit yet: everything on it is staged")
         return DiffAndConflicts(two_way(self._engine, self._engine.committed(here.commit), here), Conflicts())
+
+    def _facts(self) -> list[tuple[str, object]]:
+        tree = self._session.working_tree
+        return [("Base Branch", tree.branch), ("Status", "DIRTY" if tree.is_dirty() else "CLEAN")]
 
     def status(self) -> str:
         """`DIRTY` if anything is staged on the branch, else `CLEAN`."""
@@ -268,7 +345,9 @@ class _Sorted:
                 self._metadata.add(path_text(path[len(FOLDER) :]))
         elif entry.kind is Kind.SAMPLE and dataset is not None:
             self._samples.add(_sample_key(path, dataset))
-        elif (schema := _told_schema(difference, entry)) is not None:
+        elif (schema := _told_schema(difference, entry)) is not None and schema.is_sample:
+            return  # of a nested dataset: its values tell of it
+        elif schema is not None:
             self._schema[dataset_name(path)] = schema.hash
         else:
             self._files.add(path_text(path) + "/" * entry.is_directory)
@@ -291,27 +370,54 @@ def _told_schema(difference: Difference, entry: Entry) -> Schema | None:
 
 
 def _sample_key(path: Path, dataset: Schema) -> SampleKey:
-    return SampleKey(dataset_name(path[:-1]), path_text((path[-1].removesuffix(dataset.suffix),)))
+    key = path[-1].removesuffix(dataset.suffix)
+    if dataset.is_sample:  # of a nested dataset: one of the values in a sample
+        return SampleKey(dataset_name(path[:-2]), path_text((path[-2], key)))
+    return SampleKey(dataset_name(path[:-1]), path_text((key,)))
 
 
 def _conflicts(engine: Engine, base: Tree, here: Tree, there: Tree) -> Conflicts:
-    ours = {each.path: each for each in engine.comparison(base, here).differences() if not each.only_attributes}
+    ours, theirs = (_changed(engine, base, side) for side in (here, there))
     sorts = {what: _Sorted() for what in _CONFLICTS}
     across = engine.comparison(here, there)
-    found = False
-    for theirs in engine.comparison(base, there).differences():
-        mine = ours.get(theirs.path)
-        if mine is None or theirs.only_attributes or _agree(across, mine, theirs):
-            continue
-        found = True
-        sorts[_sort(mine, theirs)].add(theirs, theirs.new or mine.new)
+    agreed = {path for path in ours.keys() & theirs.keys() if _agree(across, ours[path], theirs[path])}
+    clashing = (ours.keys() & theirs.keys()) - agreed
+    for path in clashing:
+        sorts[_sort(ours[path], theirs[path])].add(theirs[path], theirs[path].new or ours[path].new)
+    for path in theirs.keys() - clashing:
+        if above := _undone(theirs[path], ours, agreed):
+            sorts["t21" if above.new is None else "t3"].add(theirs[path], theirs[path].new or theirs[path].old)
+    for path in ours.keys() - clashing:
+        if above := _undone(ours[path], theirs, agreed):
+            sorts["t22" if above.new is None else "t3"].add(ours[path], ours[path].new or ours[path].old)
     t1, t21, t22, t3 = (each.changes() for each in sorts.values())
-    return Conflicts(t1, t21, t22, t3, found)
+    return Conflicts(t1, t21, t22, t3, any(map(len, (t1, t21, t22, t3))))
+
+
+def _changed(engine: Engine, base: Tree, side: Tree) -> dict[Path, Difference]:
+    return {each.path: each for each in engine.comparison(base, side).differences()}
+
+
+def _undone(change: Difference, others: Mapping[Path, Difference], agreed: Container[Path]) -> Difference | None:
+    """What the other side did to a directory above, if that leaves no place for this change; else None."""
+    for depth in range(len(change.path)):
+        above = others.get(change.path[:depth])
+        if above is None or above.old is None or above.path in agreed:
+            continue
+        if above.new is None or not above.new.is_directory:
+            return above if change.new is not None else None  # what is gone on both sides is no conflict
+        if schema_form(above.old.schema) != schema_form(above.new.schema):
+            return above
+    return None
 
 
 def _agree(across: Comparison, mine: Difference, theirs: Difference) -> bool:
     if mine.new is None or theirs.new is None:
         return mine.new is None and theirs.new is None
+    if mine.only_attributes or theirs.only_attributes:
+        return True
+    if mine.new.is_directory and theirs.new.is_directory:
+        return schema_form(mine.new.schema) == schema_form(theirs.new.schema)
     aspects = across.aspects(mine.new, theirs.new, mine.new_dataset, theirs.new_dataset)
     return Difference(mine.path, mine.new, theirs.new, aspects).only_attributes
 

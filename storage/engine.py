@@ -46,7 +46,7 @@ from storage.stores.syncer import Syncer
 from storage.stores.transaction import Committer, root_of
 from storage.stores.writers import WriterLocks
 from storage.tree import read
-from storage.working import Parts
+from storage.working import Parts, WorkingReader
 from storage.worktree import WorkingTree
 
 DEFAULT_BRANCH = "main"
@@ -88,7 +88,9 @@ class Engine(References):
         self._refs = Refs(index)
         self._staging = Staging(index, self._segments)
         self._pins = Pins(folder(path) / "pins", index, self._origin)
-        committer = Committer(index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin)
+        committer = Committer(
+            index, self._segments, self._log, self.objects, self._refs, self._staging, self._origin, self.author
+        )
         merger = Merger(index, self._log, self.objects, self._refs, self._staging, committer, self._origin)
         parts = Parts(
             index,
@@ -210,6 +212,12 @@ class Engine(References):
             if tree is None:
                 tree = self._trees[branch] = WorkingTree(self._parts, branch)
             return tree
+
+    def working_reader(self, branch: str) -> WorkingReader:
+        """A branch's working tree, to read only. NotFound."""
+        with self._index.read() as txn:
+            self._refs.branch(txn, branch)
+        return WorkingReader(self._parts, branch)
 
     def merging(self, branch: str) -> Merging:
         """Merging into a branch, and the merge of it that is under way. NotFound."""

@@ -132,6 +132,10 @@ class NotEmpty(State, OSError):
     """The directory still holds entries."""
 
 
+class NeedsCopy(State, OSError):
+    """The directory means something else at its new place: copy it, and remove the old one."""
+
+
 class NothingToCommit(State, RuntimeError):
     """No changes are staged on the branch."""
 
@@ -231,6 +235,17 @@ class Corrupt(Damage, OSError):
     def __str__(self) -> str:
         """The message: OSError would format its arguments."""
         return str(self.args[0])
+
+
+class IntegrityFault(Damage, RuntimeError):
+    """What is stored is not sound. `problems` says what is wrong, where it lies, and what to do."""
+
+    def __init__(self, problems: Sequence[Any]) -> None:
+        first, more = problems[0], len(problems) - 1
+        super().__init__(
+            f"{first.what} ({first.where}): {first.advice}" + (f"; and {more:,} more problems" if more else "")
+        )
+        self.problems = tuple(problems)
 
 
 class StorageFull(Damage, OSError):

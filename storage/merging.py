@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from storage.errors import NoMergeUnderWay, NotADirectory, NotFound, Unsupported
@@ -75,7 +76,7 @@ class Merging:
         """Make the changes of another commit here, as a new commit with its message and author unless others are given."""
         record = self._p.objects.commit(commit)
         request = self._request(commit.hex()[:16], message or record.message, author or record.author, leave_open)
-        return self._p.merger.cherry_pick(request, commit, parent)
+        return self._p.merger.cherry_pick(replace(request, keeps_author=True), commit, parent)
 
     def _request(self, theirs: str, message: str, author: Author | None, leave_open: bool) -> Request:
         return Request(self.branch, theirs, message, author or self._p.author, self._staged, leave_open)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, MutableMapping
 
+from storage import notebook, reprs
 from storage.errors import InvalidName, NotFound, Unsupported
 from storage.model.names import CONTROL, Path, check_key
 from storage.model.records import Entry, Kind
@@ -88,10 +89,13 @@ class Metadata(MutableMapping[str, str]):
 
     def __repr__(self) -> str:
         """Number of keys and access mode."""
-        return f"Arborfs Metadata\n    Number of Keys : {len(self)}\n    Access Mode    : {self._session.mode}"
+        return reprs.metadata_text(self._session, self)
+
+    def _repr_html_(self) -> str:
+        return notebook.metadata_html(self._session, FOLDER)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
+        return reprs.completions(self)
 
     def _entry(self, key: str) -> Entry | None:
         try:

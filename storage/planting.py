@@ -17,7 +17,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from storage.errors import Exists, IsADirectory, NotADirectory, SchemaMismatch
-from storage.model.chunking import INLINE_MAX
+from storage.model.chunking import INLINE_MAX, ChunkRef
+from storage.model.deltas import DELTA_MIN
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import (
@@ -42,6 +43,7 @@ from storage.model.samples import (
     read_file_form,
 )
 from storage.stores.building import MapBuilder, apply_edits
+from storage.stores.contents import chunks_of
 from storage.stores.objects import Objects
 from storage.tree import read
 from storage.tree.edit import Edit
@@ -76,6 +78,8 @@ class Planting:
             old = child_of(self._objects, self._old, check_name(name))
             path = (*self.path, name)
             found = Planting(self._objects, path, old, variable=self._variable, stamp=self._stamp)
+            if old is None and self.schema is not None and self.schema.nested:
+                found.schema, found._given = self.schema.inner, True
             self._below[name] = found
         return found
 
@@ -112,11 +116,11 @@ class Planting:
     def add_file(self, name: bytes, source: Source, mtime: int, attributes: Attributes, what: str) -> None:
         """Add a file; in a dataset one with the name of a sample must be one. InvalidName, SchemaMismatch."""
         check_name(name)
-        if self.schema is not None and name.endswith(self.schema.suffix) and source.size:
+        if self.schema is not None and name.endswith(self.schema.suffix) and (source.size or self.schema.takes_empty):
             self._add_sample(name, source, mtime, attributes, what)
             return
         head = encode_head(Entry(Kind.FILE, source.size, mtime, attributes))
-        self._map.add_contents(name, head, source, 0, 1)
+        self._map.add_contents(name, head, source, 0, 1, self._replaced(name, source))
 
     def add_link(self, name: bytes, target: bytes, mtime: int) -> None:
         """Add a symbolic link. InvalidName."""
@@ -140,7 +144,13 @@ class Planting:
         header, found = read_file_form(self.schema, source, what)
         kept = replace(attributes, header=found.header, shape=found.shape)
         head = encode_head(Entry(Kind.SAMPLE, source.size, mtime, kept))
-        self._map.add_contents(name, head, source, header.length, header.dtype.itemsize)
+        before = self._replaced(name, source)
+        self._map.add_contents(name, head, source, header.length, header.dtype.itemsize, before)
+
+    def _replaced(self, name: bytes, source: Source) -> Sequence[ChunkRef]:
+        """The chunks of the file that is there already: what stays alike need not be stored twice."""
+        old = child_of(self._objects, self._old, name) if source.size > DELTA_MIN else None
+        return chunks_of(self._objects, old, old.value) if old is not None and isinstance(old.value, bytes) else ()
 
     def _fitting(self, dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> Schema:
         """The schema, made from the first sample, or widened where shapes may vary. SchemaMismatch, Unsupported."""

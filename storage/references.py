@@ -122,7 +122,7 @@ class References:
         self._performer.perform(planned, check)
 
     def _merge_moved(self, txn: Txn, old: str, new: str) -> list[tuple[str, bytes, bytes]]:
-        """What becomes of a merge under way on a branch that is renamed, or removed (no new name)."""
+        """What becomes of a merge under way on a branch that is renamed; removed or reset (no new name)."""
         refs = self._parts.refs
         under_way = refs.raw(txn, MERGE + old)
         if not under_way:
@@ -194,7 +194,7 @@ class References:
         work = Work(branch, ref.root_id, root_of(self._parts.objects, to))
         update = (BRANCH + branch, ref.encode(), BranchRef(to, ref.root_id).encode())
         where = to.hex()[:16] if to else "no commit"
-        return Plan(f"reset: {branch} to {where}", [update], [work])
+        return Plan(f"reset: {branch} to {where}", [update, *self._merge_moved(txn, branch, "")], [work])
 
     # Taking back
 

@@ -6,21 +6,34 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, overload
 
-from storage import reports
-from storage.checkout import ReaderCheckout, WriterCheckout
+from storage import html, reports
+from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
-from storage.disk.locks import Presence
+from storage.disk.locks import Owner, Presence
 from storage.engine import Engine
-from storage.errors import Busy, Closed, NotARepository, NotFound, UnknownRevision, Unsupported
+from storage.errors import (
+    Busy,
+    Closed,
+    IntegrityFault,
+    NotADirectory,
+    NotARepository,
+    NotFound,
+    UnknownRevision,
+    Unsupported,
+)
 from storage.home import folder
+from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
+from storage.model.texts import form, printable, short_fields, size_text
+from storage.session import Home, when_dropped
 from storage.stores.revisions import Operation
 
 
@@ -30,6 +43,10 @@ class BranchHead(NamedTuple):
     name: str
     digest: str
 
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
+
 
 class Tag(NamedTuple):
     """A tag: its commit, 64 hexadecimal digits, why it was made, and when, in seconds since 1970."""
@@ -38,6 +55,10 @@ class Tag(NamedTuple):
     digest: str
     message: str
     time: float
+
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
 
 
 class OperationRow(NamedTuple):
@@ -49,21 +70,28 @@ class OperationRow(NamedTuple):
     description: str
     moved: tuple[tuple[str, str, str], ...]
 
+    def __repr__(self) -> str:
+        """One line, long texts cut."""
+        return short_fields(self)
+
 
 class Repository:
     """A versioned repository of datasets in a folder. Thread-safe.
 
     Making the object changes nothing on disk. Where the folder holds no repository yet, a UserWarning says
-    so: call `init` first. Any number of processes may use one repository at once.
+    so: call `init` first. NotADirectory (a NotADirectoryError) where there is a file. Any number of processes may use one
+    repository at once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).expanduser().absolute()
-        self._checkouts: weakref.WeakSet[ReaderCheckout | WriterCheckout] = weakref.WeakSet()
+        if self._path.exists() and not self._path.is_dir():
+            raise NotADirectory(f"{self._path} is a file: a repository needs a folder")
+        self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
         self._closed = False
         try:
-            self._engine = Engine.open(self._path)
+            self._engine = self._kept(Engine.open(self._path))
         except NotARepository:
             warnings.warn(
                 f"No repository exists at {folder(self._path)}, please use `repo.init()` first.",
@@ -85,8 +113,8 @@ class Repository:
         author = Author(user_name.strip(), user_email.strip())
         if remove_old:
             self.close()
-            _delete(folder(self._path))
-        self._engine, self._closed = Engine.create(self._path, author), False
+            delete_data(folder(self._path))
+        self._engine, self._closed = self._kept(Engine.create(self._path, author)), False
         where = str(folder(self._path))
         print(f"directory initialized at: {where}")
         return where
@@ -110,12 +138,21 @@ class Repository:
         """Close it."""
         self.close()
 
+    def _kept(self, engine: Engine) -> Engine:
+        """An engine that is closed, at the latest, when nobody can use this object any more, or the process ends."""
+        when_dropped(self, partial(_let_go, engine))
+        return engine
+
+    @property
+    def _home(self) -> Home:
+        return Home(self, self._path, reopened)
+
     def _opened(self) -> Engine:
         if self._closed:
             raise Closed(f"The repository at {self._path} has been closed. Open it again with Repository(path).")
         if self._engine is None:
             try:
-                self._engine = Engine.open(self._path)  # another process may have made it meanwhile
+                self._engine = self._kept(Engine.open(self._path))  # another process may have made it meanwhile
             except NotARepository:
                 raise NotARepository(
                     f"Repository at path: {self._path} has not been initialized. Please run the `init()` function."
@@ -162,7 +199,7 @@ class Repository:
     @property
     def size_human(self) -> str:
         """The same for people: `46.13 MB`."""
-        return reports.size_text(self.size_nbytes)
+        return size_text(self.size_nbytes)
 
     def summary(self, *, branch: str = "", commit: str = "") -> None:
         """Print what the last commit of the default branch holds; or of `branch`; or what `commit` holds."""
@@ -244,19 +281,31 @@ class Repository:
 
     @overload
     def checkout(
-        self, write: Literal[False] = False, *, branch: str = "", commit: str = "", tag: str = ""
+        self,
+        write: Literal[False] = False,
+        *,
+        branch: str = "",
+        commit: str = "",
+        tag: str = "",
+        staged: Literal[False] = False,
     ) -> ReaderCheckout: ...
 
     @overload
     def checkout(
-        self, write: Literal[True], *, branch: str = "", commit: str = "", tag: str = ""
+        self, write: Literal[True], *, branch: str = "", commit: str = "", tag: str = "", staged: Literal[False] = False
     ) -> WriterCheckout: ...
 
+    @overload
     def checkout(
-        self, write: bool = False, *, branch: str = "", commit: str = "", tag: str = ""
-    ) -> ReaderCheckout | WriterCheckout:
+        self, write: Literal[False] = False, *, branch: str = "", commit: str = "", tag: str = "", staged: Literal[True]
+    ) -> StagedCheckout: ...
+
+    def checkout(
+        self, write: bool = False, *, branch: str = "", commit: str = "", tag: str = "", staged: bool = False
+    ) -> ReaderCheckout | WriterCheckout | StagedCheckout:
         """A checkout to read (of a branch's last commit, a tag, or any revision), or to write (of a branch).
 
+        With `staged` one to read a branch as it stands, with what is staged on it and not committed yet; any number of them.
         The default branch unless another is named. A commit may be named by any unambiguous beginning, and
         as `main~2`. Each branch has one writer at a time: WriterLockHeld (a PermissionError) while another
         one lives; the lock of a dead one is taken over with a warning. ValueError for a branch, tag or
@@ -268,18 +317,26 @@ class Repository:
         if write:
             if commit or tag:
                 raise Unsupported("commits and tags never change: write on a branch")
+            if staged:
+                raise Unsupported("a writer sees what is staged: leave out staged=True")
             return self._writer(engine, _known_branch(engine, branch))
+        if staged:
+            if commit or tag:
+                raise Unsupported("nothing is staged on commits and tags: name a branch")
+            looking = StagedCheckout(engine, _known_branch(engine, branch), self._home)
+            self._checkouts.add(looking)
+            return looking
         found = self._revision(engine, branch, commit, tag)
         if found is None:
             raise UnknownRevision(f"No commit exists with the hash: {commit}")
-        reader = ReaderCheckout(engine, found)
+        reader = ReaderCheckout(engine, found, self._home)
         self._checkouts.add(reader)
         return reader
 
     def _writer(self, engine: Engine, branch: str) -> WriterCheckout:
         owner = engine.acquire_writer(branch)
         try:
-            writer = WriterCheckout(engine, branch, lambda: engine.release_writer(branch, owner))
+            writer = WriterCheckout(engine, branch, partial(_release, self, engine, branch, owner), self._home)
         except BaseException:
             engine.release_writer(branch, owner)
             raise
@@ -323,6 +380,16 @@ class Repository:
         tip = engine.branches()[_known_branch(engine, name, default=False)]
         engine.remove_branch(name, force=force_delete)
         return BranchHead(name, hexed(tip) if tip is not None else "")
+
+    def verify_repo_integrity(self) -> bool:
+        """Read everything that is stored, hold it against its digests, and follow every reference; True where all is well.
+
+        IntegrityFault (a RuntimeError) with its `problems` otherwise: each says what is wrong, where, and what to do.
+        """
+        problems = verify(self._opened())
+        if problems:
+            raise IntegrityFault(problems)
+        return True
 
     def merge(self, message: str, master_branch: str, dev_branch: str) -> str:
         """Merge a branch (or any revision) into another branch; the hash of the new last commit of that one.
@@ -388,12 +455,37 @@ class Repository:
 
     def __repr__(self) -> str:
         """Where it is, and on which branch."""
-        lines = ["Arborfs Repository", f"    Repository Path  : {self._path}"]
+        return form("Repository", self._facts(), 16)
+
+    def _repr_html_(self) -> str:
+        if self._closed or not self.initialized:
+            return html.card(self._path.name, "Arborfs Repository", html.facts(self._facts()))
+        return reports.repository_html(self._opened())
+
+    def _facts(self) -> list[tuple[str, object]]:
+        where = ("Repository Path", printable(str(self._path)))
         if self._closed:
-            return "\n".join([*lines, "    Closed           : True"])
+            return [where, ("Closed", True)]
         if not self.initialized:
-            return "\n".join([*lines, "    Initialized      : False"])
-        return "\n".join([*lines, f"    Default Branch   : {self._opened().head()}"])
+            return [where, ("Initialized", False)]
+        return [where, ("Default Branch", self._opened().head())]
+
+
+def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
+    """A dataset of a commit, or a sample of a nested one, in the repository in that folder: what a pickled one becomes."""
+    dataset = Repository(path).checkout(commit=commit).datasets[name]
+    return dataset[sample] if sample else dataset
+
+
+def _release(repository: Repository, engine: Engine, branch: str, owner: Owner) -> None:
+    """Give a writer lock back. The repository is named to stay open until that is done."""
+    engine.release_writer(branch, owner)
+
+
+def _let_go(engine: Engine) -> None:
+    """Close an engine that nobody has closed, unless its repository has been deleted meanwhile."""
+    if folder(engine.path).exists():
+        engine.close()
 
 
 def _row(operation: Operation) -> OperationRow:
@@ -402,8 +494,8 @@ def _row(operation: Operation) -> OperationRow:
     )
 
 
-def _delete(home: Path) -> None:
-    """Delete a repository's data for ever; Busy while somebody else has it open."""
+def delete_data(home: Path) -> None:
+    """Delete a repository's data, if there are any, for ever. Busy while anybody has it open."""
     if not home.exists():
         return
     presence = Presence(home / "lock")

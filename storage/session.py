@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from storage.errors import Closed, ReadOnly
+from storage.model.digest import hexed
 from storage.snapshot import Snapshot
+from storage.working import WorkingReader
 from storage.worktree import WorkingTree
+
+Reopen = Callable[..., Any]
+"""Opens a repository again from its folder, and a dataset of a commit in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Whose session it is: the repository, which stays open as long as anything got from it is used, and where it is."""
+
+    owner: object
+    path: Path
+    reopen: Reopen
+
 
 CLOSED = (
     "Unable to operate on past checkout objects which have been closed. "
     "No operation occurred. Please use a new checkout."
 )
+
+
+def when_dropped(thing: object, action: Callable[[], None]) -> weakref.finalize[[int, Callable[[], None]], object]:
+    """Do `action` once nobody can use `thing` any more, or when the process ends; calling what this returns does it at once."""
+    return weakref.finalize(thing, _let_go, os.getpid(), action)
+
+
+def _let_go(pid: int, action: Callable[[], None]) -> None:
+    if os.getpid() != pid:
+        return  # a process forked from it: what this lets go of is not its own
+    if threading.current_thread() is not threading.main_thread() or threading.main_thread().is_alive():
+        # The collector may have called in the middle of a transaction of this thread, which the action would wait for.
+        threading.Thread(target=action).start()
+    else:
+        action()  # at the end of the process, where no thread begins any more
 
 
 class Batch(Protocol):
@@ -27,8 +63,9 @@ class Batch(Protocol):
 class Session:
     """One checkout's view of the repository, from opening to closing. Thread-safe as far as the engine is."""
 
-    def __init__(self, tree: Snapshot | WorkingTree) -> None:
+    def __init__(self, tree: Snapshot | WorkingReader, home: Home | None = None) -> None:
         self._tree = tree
+        self._home = home
         self._open = True
         self._batches: list[Batch] = []
 
@@ -36,6 +73,18 @@ class Session:
     def writeable(self) -> bool:
         """Whether changes are possible here at all."""
         return isinstance(self._tree, WorkingTree)
+
+    @property
+    def committed(self) -> bool:
+        """Whether it is a commit that is looked at: nothing in it ever changes."""
+        return isinstance(self._tree, Snapshot)
+
+    def address(self) -> tuple[Reopen, str, str]:
+        """How to find it again: what opens a dataset of that folder, commit and name. ReadOnly for a branch, Closed."""
+        tree = self.tree
+        if not isinstance(tree, Snapshot) or self._home is None:
+            raise ReadOnly("Only what is read from a commit can be pickled: commit, and check the commit out to read.")
+        return self._home.reopen, str(self._home.path), hexed(tree.commit)
 
     @property
     def mode(self) -> str:
@@ -53,7 +102,7 @@ class Session:
             raise Closed(CLOSED)
 
     @property
-    def tree(self) -> Snapshot | WorkingTree:
+    def tree(self) -> Snapshot | WorkingReader:
         """The tree to read; Closed after `close`."""
         self.require_open()
         return self._tree

@@ -56,6 +56,10 @@ class Snapshot:
         for name, head, value in read.rows(self._objects.node, self._directory(path), after):
             yield name, decode_entry(head, value)
 
+    def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
+        """The directories in a directory by name; what it holds of committed samples costs nothing."""
+        return list(read.directories(self._objects.node, self._directory(path)))
+
     def names(self, path: Path) -> Iterator[bytes]:
         """The names in a directory, in order."""
         for name, _, _ in read.rows(self._objects.node, self._directory(path)):
@@ -85,6 +89,15 @@ class Snapshot:
     def schema_of(self, path: Path) -> Schema | None:
         """The schema of a directory, None for an ordinary one."""
         return self.entry(path).schema
+
+    def settled(self, path: Path) -> Digest | None:
+        """The root of a directory: everything in it is committed."""
+        return self._directory(path)
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes are."""
+        return self._objects
 
     def locate(self, directory: Digest, name: bytes) -> tuple[int, Entry]:
         """An entry of the directory with that root, and its rank there. NotFound."""

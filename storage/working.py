@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -71,6 +71,18 @@ class Parts:
     pins: Pins
 
 
+# Comparing with a member of an enum costs as much as reading a staged row's kind.
+_SAMPLE = int(Kind.SAMPLE)
+_DIRECTORIES = (int(Kind.DIRECTORY), int(Kind.STAGED))
+
+
+class _Survey(NamedTuple):
+    """What a directory holds: how many samples, and which directories."""
+
+    samples: int
+    directories: list[tuple[bytes, Entry]]
+
+
 class WorkingReader:
     """The tree of one branch as it stands, for reading. Thread-safe."""
 
@@ -78,6 +90,7 @@ class WorkingReader:
         self.branch = branch
         self._p = parts
         self._known: tuple[bytes | None, dict[Path, Where]] = (b"", {})
+        self._surveys: tuple[bytes | None, dict[Path, _Survey]] = (b"", {})
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path` as staged or committed; () is the root. NotFound, NotADirectory."""
@@ -123,6 +136,10 @@ class WorkingReader:
         """What a file or sample holds; pass the schema of the directory it is in."""
         return open_content(self._p.objects, entry, self._p.staging.value(entry.value), dataset)
 
+    def readlink(self, entry: Entry) -> bytes:
+        """A symbolic link's target."""
+        return self._p.staging.value(entry.value)
+
     def payload(self, entry: Entry) -> bytes | memoryview:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
@@ -131,22 +148,60 @@ class WorkingReader:
         """Whether two versions of one name hold the same bytes; False may also mean that this cannot be told."""
         return same_contents(self._p.objects, old, new)
 
+    def settled(self, path: Path) -> Digest | None:
+        """The root of a directory in which nothing is staged, None for others. NotFound, NotADirectory."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            return where.base if where.staged is None else None
+
+    @property
+    def objects(self) -> Objects:
+        """Where contents and nodes go: for those who read many, or build a directory that `graft` puts into the tree."""
+        return self._p.objects
+
     def schema_of(self, path: Path) -> Schema | None:
         """The schema of a directory, None for an ordinary one. NotFound, NotADirectory."""
         with self._p.index.read() as txn:
             return self._where(txn, path).schema
 
     def count_samples(self, path: Path) -> int:
-        """How many samples a directory holds: a walk of its staged rows only."""
+        """How many samples a directory holds: a walk of its staged rows only, and none again until something changes."""
+        return self._surveyed(path).samples
+
+    def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
+        """The directories in a directory by name, at the cost of count_samples."""
+        return list(self._surveyed(path).directories)
+
+    def _surveyed(self, path: Path) -> _Survey:
         with self._p.index.read() as txn:
             where = self._where(txn, path)
-            count = read.sums(self._p.objects.node, where.base).samples if where.base != EMPTY else 0
             if where.staged is None:
-                return count
-            for name, row in self._p.staging.rows(txn, where.staged):
+                base = read.sums(self._p.objects.node, where.base)
+                return _Survey(base.samples, list(read.directories(self._p.objects.node, where.base)))
+            generation = txn.get(GENERATION, db=self._p.index.meta)
+            seen, known = self._surveys
+            if seen != generation:
+                self._surveys = (generation, known := {})
+            survey = known.get(path)
+            if survey is None:
+                survey = self._survey(txn, where, where.staged)
+                if len(known) > 10_000:
+                    known.clear()
+                known[path] = survey
+            return survey
+
+    def _survey(self, txn: Txn, where: Where, staged: int) -> _Survey:
+        samples = read.sums(self._p.objects.node, where.base).samples
+        found = dict(read.directories(self._p.objects.node, where.base))
+        for name, kind in self._p.staging.kinds(txn, staged):
+            samples += kind == _SAMPLE
+            if where.base != EMPTY:
                 before = self._base_entry(where.base, name)
-                count += (row.kind is Kind.SAMPLE) - (before is not None and before.kind is Kind.SAMPLE)
-            return count
+                samples -= before is not None and before.kind is Kind.SAMPLE
+                found.pop(name, None)
+            if kind in _DIRECTORIES and (entry := self._find(txn, where, name)) is not None:
+                found[name] = entry
+        return _Survey(samples, sorted(found.items()))
 
     def _entry(self, txn: Txn, path: Path) -> Entry:
         if not path:
@@ -352,17 +407,24 @@ class WorkingReader:
                 yield from self._changed(_decoded(old), _decoded(new), (*path, name))
 
     def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
-        known = self._p.staging.directory(txn, row.staged_id)
-        entry = decode_entry(row.head, row.value)
-        base = known.base if known else EMPTY
-        tip = base
         if before is None or before.kind is not Kind.DIRECTORY:
             yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
-        else:
-            tip = before.root
-            if before.attributes != entry.attributes:
-                yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, row.staged_id, base, tip, path)
+            yield from self._added_below(txn, row.staged_id, path)
+            return
+        known = self._p.staging.directory(txn, row.staged_id)
+        if before.attributes != decode_entry(row.head, row.value).attributes:
+            yield StatusRow(path, "changed", Kind.DIRECTORY)
+        yield from self._differences(txn, row.staged_id, known.base if known else EMPTY, before.root, path)
+
+    def _added_below(self, txn: Txn, staged: int, path: Path) -> Iterator[StatusRow]:
+        """What is staged in a directory that the tip has not, wherever that came from: there all of it is new."""
+        for name, row in self._p.staging.rows(txn, staged):
+            here = (*path, name)
+            if row.kind is Kind.STAGED:
+                yield StatusRow(here, "added", Kind.DIRECTORY)
+                yield from self._added_below(txn, row.staged_id, here)
+            elif row.kind is not Kind.REMOVED:
+                yield StatusRow(here, "added", row.kind)
 
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""

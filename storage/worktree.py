@@ -19,6 +19,7 @@ from storage.errors import (
     Exists,
     InvalidName,
     IsADirectory,
+    NeedsCopy,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -26,7 +27,7 @@ from storage.errors import (
 from storage.model.chunking import ChunkRef
 from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
-from storage.model.names import CONTROL, Path, check_name, path_text
+from storage.model.names import CONTROL, Path, check_name, meant_by, path_text
 from storage.model.records import (
     PLAIN,
     Attributes,
@@ -37,6 +38,7 @@ from storage.model.records import (
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, Source, canonical_header, check_array, file_header
+from storage.snapshot import Snapshot
 from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     Content,
@@ -44,7 +46,6 @@ from storage.stores.contents import (
     store_payload,
     stored_entry,
 )
-from storage.stores.objects import Objects
 from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree.node import EMPTY
 from storage.working import TRIES, WorkingReader, staged_id
@@ -82,10 +83,11 @@ class WorkingTree(WorkingReader):
         """
         parent, name = split(path)
         schema = sample_schema(self.schema_of(parent), name)
-        if source.size == 0:
+        if source.size == 0 and schema is not None and not schema.takes_empty:
             schema = None
         stamp = time.time_ns() if mtime is None else mtime
-        before = self._chunks_at(path) if source.size > DELTA_MIN and source.base is None else ()
+        begun = source.base is not None and source.base.chunks
+        before = self._predecessor(path) if source.size > DELTA_MIN and not begun else ()
         entry = stored_entry(self._p.objects, source, schema, path_text(path), stamp, attributes or PLAIN, before)
         with self._change() as change:
             directory = change.directory(parent)
@@ -100,10 +102,22 @@ class WorkingTree(WorkingReader):
             change.put(directory, name, encode_head(entry), entry.value, new=found is None)
         return entry
 
-    def _chunks_at(self, path: Path) -> Sequence[ChunkRef]:
-        """The chunks of what a new version at `path` replaces: what stays alike need not be stored twice."""
+    def _predecessor(self, path: Path) -> Sequence[ChunkRef]:
+        """The chunks of what a new version at `path` replaces, or will when it gets the name that it is meant for: what stays
+        alike need not be stored twice. Of what stands there, else of what the last commit has there.
+        """
+        tip = self.tip()
+        trees: list[WorkingReader | Snapshot] = [self, Snapshot(self._p.objects, tip)] if tip else [self]
+        for name in (path[-1], *meant_by(path[-1])):
+            for tree in trees:
+                chunks = self._chunks_at(tree, (*path[:-1], name))
+                if chunks:
+                    return chunks
+        return ()
+
+    def _chunks_at(self, tree: WorkingReader | Snapshot, path: Path) -> Sequence[ChunkRef]:
         try:
-            entry = self.entry(path)
+            entry = tree.entry(path)
             return chunks_of(self._p.objects, entry, self._p.staging.value(entry.value))
         except (NotFound, NotADirectory, Corrupt):
             return ()
@@ -111,7 +125,9 @@ class WorkingTree(WorkingReader):
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty file; in a dataset, a sample still to be filled. Exists."""
         parent, name = split(path)
-        entry = Entry(Kind.FILE, 0, time.time_ns() if mtime is None else mtime, attributes)
+        schema = sample_schema(self.schema_of(parent), name)
+        kind = Kind.SAMPLE if schema is not None and schema.takes_empty else Kind.FILE
+        entry = Entry(kind, 0, time.time_ns() if mtime is None else mtime, attributes)
         with self._change() as change:
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
@@ -120,9 +136,12 @@ class WorkingTree(WorkingReader):
         return entry
 
     def make_directory(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
-        """A new, empty directory; a dataset if the attributes hold a schema. Exists."""
+        """A new, empty directory; a dataset if the attributes hold a schema; in a nested dataset, a sample. Exists."""
         parent, name = split(path)
         stamp = time.time_ns() if mtime is None else mtime
+        dataset = self.schema_of(parent)
+        if dataset is not None and dataset.nested and attributes.schema is None:
+            attributes = replace(attributes, schema=dataset.inner)
         with self._change() as change:
             directory = change.directory(parent)
             if change.find(directory, name) is not None:
@@ -146,10 +165,6 @@ class WorkingTree(WorkingReader):
                 raise Exists(f"{path_text(path)} is there already")
             change.put(directory, name, encode_head(entry), target, new=True)
         return entry
-
-    def readlink(self, entry: Entry) -> bytes:
-        """A symbolic link's target."""
-        return self._p.staging.value(entry.value)
 
     def remove(self, path: Path) -> None:
         """Remove a file, sample or symbolic link. IsADirectory."""
@@ -231,7 +246,10 @@ class WorkingTree(WorkingReader):
         (old_parent, old_name), (new_parent, new_name) = split(old), split(new)
         if new[: len(old)] == old and new != old:
             raise InvalidName(f"{path_text(old)} cannot be moved into itself")
+        self._require_at_home(old, new)
         moved = self._converted(old, new)
+        if old[: len(new)] == new and new != old:
+            raise NotEmpty(f"{path_text(new)} is not empty: {path_text(old)} is in it")
         with self._change() as change:
             source, found = self._existing(change, old_parent, old_name, old)
             target = change.directory(new_parent)
@@ -263,6 +281,8 @@ class WorkingTree(WorkingReader):
             if first == second:
                 return
             raise InvalidName(f"{path_text(first)} and {path_text(second)} are inside each other")
+        self._require_at_home(first, second)
+        self._require_at_home(second, first)
         one, other = self._converted(first, second), self._converted(second, first)
         with self._change() as change:
             a, found_a = self._existing(change, first_parent, first_name, first)
@@ -272,6 +292,18 @@ class WorkingTree(WorkingReader):
             change.put(b, second_name, *row_a, new=True)
             change.put(a, first_name, *row_b, new=True)
             change.structural = True
+
+    def _require_at_home(self, old: Path, new: Path) -> None:
+        """NeedsCopy for a directory that would become a sample of a nested dataset, or cease to be one."""
+        entry, dataset = self.entry(old), self.schema_of(new[:-1])
+        if not entry.is_directory:
+            return
+        wanted = dataset.inner if dataset is not None and dataset.nested else None
+        found = entry.schema if entry.schema is not None and entry.schema.is_sample else None
+        if wanted != found:
+            raise NeedsCopy(
+                f"{path_text(old)} cannot become {path_text(new)} by moving it: copy it, and remove the old one"
+            )
 
     def _converted(self, old: Path, new: Path) -> tuple[Entry, Entry] | None:
         """What a move makes of a file whose meaning changes with its place: the entry it was made from, and the new one.
@@ -295,10 +327,11 @@ class WorkingTree(WorkingReader):
         if wanted is not None and current is not None and wanted.hash == current.hash:
             return entry
         if wanted is not None:
-            if entry.size == 0:
-                return entry
+            if entry.size == 0 and not wanted.takes_empty:
+                return replace(entry, kind=Kind.FILE)
             source = ContentSource(self.content(entry, current))
-            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes)
+            before = self._predecessor(path)
+            return stored_entry(self._p.objects, source, wanted, path_text(path), entry.mtime, entry.attributes, before)
         head = file_header(current, entry.attributes)
         kept = replace(entry.attributes, header=head, shape=None)
         return replace(entry, kind=Kind.FILE, attributes=kept)
@@ -449,16 +482,36 @@ class WorkingTree(WorkingReader):
         """Store an array's contents; the entry to stage it with, at the path `replaces` if that is known. SchemaMismatch."""
         check_array(schema, array.dtype, array.shape, what)
         data = array.tobytes()
-        before = self._chunks_at(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
-        flags, value = store_payload(self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before)
+        before = self._predecessor(replaces) if replaces is not None and len(data) > DELTA_MIN else ()
+        flags, value = store_payload(
+            self._p.objects, BytesSource(memoryview(data)), 0, array.dtype.itemsize, before, schema.compression
+        )
         size = len(canonical_header(schema.dtype, array.shape)) + len(data)
         attributes = Attributes(shape=array.shape) if schema.variable else PLAIN
         return Entry(Kind.SAMPLE, size, time.time_ns() if mtime is None else mtime, attributes, flags, value)
 
-    @property
-    def objects(self) -> Objects:
-        """Where contents and nodes go: for those who build a directory that `graft` puts into the tree."""
-        return self._p.objects
+    def value_entry(self, schema: Schema, data: bytes, replaces: Path) -> Entry:
+        """Store the file form of a str, of bytes or of JSON; the entry to stage it with at the path `replaces`."""
+        before = self._predecessor(replaces) if len(data) > DELTA_MIN else ()
+        flags, value = store_payload(self._p.objects, BytesSource(data), 0, 1, before, schema.compression)
+        return Entry(Kind.SAMPLE, len(data), time.time_ns(), PLAIN, flags, value)
+
+    def put_nested(
+        self, directory: Path, samples: Mapping[bytes, Sequence[tuple[bytes, Entry]]], schema: Schema
+    ) -> None:
+        """Stage entries of many directories right below one, in one record; those that are missing are made, with `schema`."""
+        stamp = time.time_ns()
+        with self._change() as change:
+            above = change.directory(directory)
+            for name, rows in samples.items():
+                if change.find(above, check_name(name)) is None:
+                    child = change.new_directory(EMPTY, (*directory, name))
+                    head = encode_head(Entry(Kind.STAGED, 0, stamp, Attributes(schema=schema)))
+                    change.put(above, name, head, STAGED_ID.pack(child), new=True)
+                    change.touch(child, stamp)
+                else:
+                    child = change.directory((*directory, name))
+                change.put_many(child, [(sub, encode_head(e), self._p.staging.value(e.value)) for sub, e in rows])
 
     def folded(self, path: Path) -> tuple[Entry | None, int]:
         """The entry at `path`, None where there is none, with what is staged below it stored as a commit would store it.
@@ -523,8 +576,11 @@ class WorkingTree(WorkingReader):
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
-        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit."""
-        return self._p.committer.commit(self.branch, message, author or self._p.author, dict(metadata or {}))
+        """Freeze everything staged as a commit of this branch; durable when it returns. NothingToCommit.
+
+        A merge under way ends with it: an empty message is that of the merge then, and a cherry-pick keeps its author.
+        """
+        return self._p.committer.commit(self.branch, message, author, dict(metadata or {}))
 
     def amend(
         self, message: str | None = None, *, author: Author | None = None, metadata: Mapping[str, str] | None = None

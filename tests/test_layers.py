@@ -26,9 +26,20 @@ LAYERS = [
     ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],
     ["storage.references"],
     ["storage.engine"],
+    ["storage.maintenance"],
     ["storage.session"],
+    ["storage.html"],
+    ["storage.reprs"],
+    ["storage.notebook"],
     ["storage.metadata"],
-    ["storage.dataset_reader", "storage.dataset_writer", "storage.datasets"],
+    ["storage.stacking", "storage.filling", "storage.widening"],
+    [
+        "storage.dataset_reader",
+        "storage.dataset_writer",
+        "storage.nested_datasets",
+        "storage.together",
+        "storage.datasets",
+    ],
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],
@@ -36,7 +47,6 @@ LAYERS = [
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
-    ["storage.maintenance"],
     ["storage"],  # the package itself names what users import
 ]
 

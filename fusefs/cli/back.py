@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import click
 
+from fusefs.cli.completion import branches, revisions
+from fusefs.cli.completion import paths as paths_below
 from fusefs.cli.location import Location, tree_path
-from fusefs.cli.output import counted, printable, shown
+from fusefs.cli.output import counted, json_option, print_json, printable, shown
+from storage.model.digest import hexed
 from storage.restoring import restore as restore_entry
 
 
 @click.command()
-@click.argument("revision", default="")
+@click.argument("revision", default="", shell_complete=revisions)
 @click.option("--soft", is_flag=True, help="Leave all files as they are: what differs is staged.")
 @click.option("--hard", is_flag=True, help="Drop what is staged on the branch.")
-@click.option("--branch", help="The branch to move. Default: as for status.")
+@click.option("--branch", shell_complete=branches, help="The branch to move. Default: as for status.")
+@json_option
 @click.pass_obj
-def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str | None) -> None:
+def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str | None, as_json: bool) -> None:
     """Move a branch to REVISION, its files with it. Default: where it is.
 
     Exit code 4 while anything is staged on it, unless you say with --soft that the files shall stay, or with --hard that the
@@ -40,21 +44,30 @@ def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str
             engine.reset_hard(branch, target)
         else:
             engine.reset(branch, target)
+        staged = len(engine.working_tree(branch).status())
+        if as_json:
+            print_json({"branch": branch, "commit": hexed(target) if target else None, "staged": staged})
+            return
         if target is None:
             click.echo(f"Branch {branch} is empty")
             return
         title = printable(engine.commit_record(target).message.partition("\n")[0])
         click.echo(f"Branch {branch} is at {engine.abbreviation(target)} {title}")
-        staged = len(engine.working_tree(branch).status())
     if staged:
         click.echo(f"{counted(staged, 'change')} staged")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
-@click.option("--from", "revision", metavar="REVISION", help="Take them from this revision. Default: the branch's tip.")
+@click.argument("paths", nargs=-1, required=True, shell_complete=paths_below)
+@click.option(
+    "--from",
+    "revision",
+    metavar="REVISION",
+    shell_complete=revisions,
+    help="Take them from this revision. Default: the branch's tip.",
+)
 @click.option("--remove", is_flag=True, help="Remove a path that the revision does not have.")
-@click.option("--branch", help="The branch to bring them back on. Default: as for status.")
+@click.option("--branch", shell_complete=branches, help="The branch to bring them back on. Default: as for status.")
 @click.pass_obj
 def restore(location: Location, paths: tuple[str, ...], revision: str | None, remove: bool, branch: str | None) -> None:
     """Put the files and directories PATHS back as committed. What comes back is staged.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import click
 from fusefs.cli import (
     back,
     care,
+    completion,
+    dataset,
     diff,
     doctor,
     history,
@@ -23,7 +26,10 @@ from fusefs.cli import (
     show,
     space,
     stats,
+    summary,
     transfer,
+    view,
+    writer_lock,
 )
 from fusefs.cli.location import Location
 from storage.errors import ArborError
@@ -31,12 +37,13 @@ from storage.errors import ArborError
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  the system refused: a mount, a file, a process
+  1  the system refused: a mount, a file, a process; or a message was left empty
   2  the call cannot be right: change it
   3  something that was named is not there
   4  right call, wrong moment: the text says what to do first
   5  someone else holds it: wait, or take it over
   6  bytes on the disk are wrong or cannot be kept
+  130  interrupted by Ctrl-C
 """
 
 
@@ -58,6 +65,12 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             raise  # click ends quietly when the reader of our output has left
+        except KeyboardInterrupt:
+            ctx.exit(transfer.INTERRUPTED)
+        except click.Abort as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            ctx.exit(transfer.INTERRUPTED)  # at a question
         except OSError as error:
             click.echo(f"Error: {described(error)}", err=True)
             ctx.exit(1)
@@ -86,6 +99,8 @@ def main(context: click.Context, repository: Path | None) -> None:
       arborfs -C data commit -m "first measurements"
       arborfs umount /mnt/data
     """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
     context.obj = Location(repository)
 
 
@@ -105,7 +120,11 @@ for command in (
     merging.revert,
     merging.cherry_pick,
     refs.branch,
+    refs.checkout,
     refs.tag,
+    dataset.dataset,
+    view.view,
+    summary.summary,
     back.reset,
     back.restore,
     oplog.undo,
@@ -117,5 +136,7 @@ for command in (
     care.rebuild,
     space.du,
     space.gc,
+    writer_lock.writer_lock,
+    completion.completion,
 ):
     main.add_command(command)

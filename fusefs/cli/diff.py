@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
+from fusefs.cli.completion import paths, revisions
 from fusefs.cli.location import Location
-from fusefs.cli.output import counted, json_option, json_time, print_json, printable, shown, size_text
-from fusefs.cli.show import DEFAULT_MODES, schema_text
+from fusefs.cli.output import counted, json_option, json_time, print_json, print_table, printable, shown, size_text
+from fusefs.cli.show import DEFAULT_MODES, schema_json, schema_text
 from storage.engine import Engine
 from storage.model.digest import hexed
 from storage.model.names import Path, path_text
@@ -53,9 +54,9 @@ class Sides:
 
 
 @click.command()
-@click.argument("old", metavar="[A", required=False)
-@click.argument("new", metavar="[B", required=False)
-@click.argument("path", metavar="[PATH]]]", default="")
+@click.argument("old", metavar="[A", required=False, shell_complete=revisions)
+@click.argument("new", metavar="[B", required=False, shell_complete=revisions)
+@click.argument("path", metavar="[PATH]]]", default="", shell_complete=paths)
 @click.option("--stat", is_flag=True, help="Count the changes in each directory.")
 @click.option("--names", is_flag=True, help="List the changed paths only, without reading contents.")
 @click.option("--exit-code", is_flag=True, help="End with 1 where anything differs.")
@@ -243,9 +244,7 @@ def _print_counts(found: Sequence[Difference]) -> None:
         what = "attributes" if difference.change == "changed" and difference.only_attributes else difference.change
         places.setdefault(difference.path[:-1], Counter())[what] += 1
         total[what] += 1
-    width = max((len(shown(place)) + 1 for place in places), default=0)
-    for place in sorted(places):
-        click.echo(f"{shown(place) + '/':{width}}  {_counts(places[place])}")
+    print_table((shown(place) + "/", _counts(places[place])) for place in sorted(places))
     click.echo(f"{counted(len(found), 'change')}{': ' if found else ''}{_counts(total)}")
 
 
@@ -291,8 +290,7 @@ def _entry_json(entry: Entry | None) -> dict[str, Any] | None:
         facts["size"] = entry.size
         facts["modified"] = json_time(entry.mtime) if entry.mtime else None
     if entry.schema is not None:
-        schema = entry.schema
-        facts["schema"] = {"dtype": schema.dtype, "shape": list(schema.shape), "variable": schema.variable}
+        facts["schema"] = schema_json(entry.schema)
     return facts
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from storage.engine import Engine
+from storage.home import folder
 from storage.model.records import Author
+from storage.repository import delete_data
 
 
 def _asked(given: str | None, question: str, option: str) -> str:
@@ -24,15 +26,21 @@ def _asked(given: str | None, question: str, option: str) -> str:
 @click.argument("path", type=click.Path(file_okay=False, path_type=Path), default=".")
 @click.option("--name", envvar="ARBORFS_USER_NAME", show_envvar=True, help="Who makes commits here.")
 @click.option("--email", envvar="ARBORFS_USER_EMAIL", show_envvar=True, help="Their address.")
-def init(path: Path, name: str | None, email: str | None) -> None:
+@click.option(
+    "--overwrite", is_flag=True, help="Delete the repository that is there first, with all its history, for ever."
+)
+def init(path: Path, name: str | None, email: str | None, overwrite: bool) -> None:
     """Make a repository in the folder PATH (default: here).
 
-    Everything it keeps goes to PATH/.arborfs. Name and email stand in every commit made in it.
+    Everything it keeps goes to PATH/.arborfs. Name and email stand in every commit made in it; on a terminal,
+    what is not given is asked for.
 
     \b
     Example:
       arborfs init data --name "Ada Lovelace" --email ada@example.org
     """
     author = Author(_asked(name, "Your name", "--name"), _asked(email, "Your email address", "--email"))
+    if overwrite:
+        delete_data(folder(path))
     Engine.create(path, author).close()
     click.echo(f"Repository made at {path.absolute() / '.arborfs'}")

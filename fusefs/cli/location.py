@@ -17,6 +17,8 @@ from storage.engine import Engine
 from storage.errors import NotARepository
 from storage.home import folder
 from storage.model.names import Path as TreePath
+from storage.snapshot import Snapshot
+from storage.worktree import WorkingTree
 
 # The first colon that is not inside braces: main@{2026-11-01 12:30}:images
 _OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re.DOTALL)
@@ -68,6 +70,14 @@ class Location:
                 return name
             case _:
                 return engine.head()
+
+    def tree(self, engine: Engine, revision: str) -> Snapshot | WorkingTree:
+        """What a revision holds; with a `+` behind a branch, or for nothing at all, a working tree as it stands. NotFound."""
+        if revision in ("", "+"):
+            return engine.working_tree(self.branch(engine))
+        if revision.endswith("+"):
+            return engine.working_tree(revision[:-1])
+        return engine.snapshot(engine.resolve(revision))
 
     @contextmanager
     def open(self) -> Iterator[Engine]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 import click
 
+from fusefs.cli.completion import objects
 from fusefs.cli.history import Names, commit_json, commit_text, names_of
 from fusefs.cli.location import Location, split_object, tree_path
 from fusefs.cli.output import json_option, print_json, printable
 from storage.engine import Engine
 from storage.errors import NotFound
 from storage.model.digest import Digest
-from storage.model.graph import draw
+from storage.model.graph import beside, draw
 from storage.model.history import condensed
 from storage.model.names import Path
 from storage.model.records import Commit
@@ -22,7 +23,7 @@ Row = tuple[Digest, Commit]
 
 
 @click.command()
-@click.argument("object_", metavar="[REVISION][:PATH]", default="")
+@click.argument("object_", metavar="[REVISION][:PATH]", default="", shell_complete=objects)
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many commits.")
 @click.option("--oneline", is_flag=True, help="One line per commit.")
 @click.option("--graph", is_flag=True, help="Draw beside the commits which of them stand on which.")
@@ -96,8 +97,6 @@ def _print_graph(
 ) -> None:
     known = ((digest, tuple(parents)) for digest, parents in history)
     for drawn in islice(draw(known), limit):
-        first, *more = _text(engine, (drawn.key, engine.commit_record(drawn.key)), names, oneline).splitlines()
-        for line in chain(drawn.above, [f"{drawn.line} {first}"], drawn.below):
+        text = _text(engine, (drawn.key, engine.commit_record(drawn.key)), names, oneline)
+        for line in beside(drawn, [*text.splitlines(), *([] if oneline else [""])]):
             click.echo(line)
-        for line in [*more, *([] if oneline else [""])]:
-            click.echo(f"{drawn.beside} {line}".rstrip())

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fusefs.cli.completion import branches, revisions
 from fusefs.cli.location import Location
 from fusefs.cli.output import counted, json_option, print_json, printable, shown
 from storage.engine import Engine
@@ -18,7 +19,9 @@ from storage.model.names import path_text, split_path
 message_option = click.option(
     "-m", "--message", default="", help="The commit's message. Default: one that says what is done."
 )
-branch_option = click.option("--branch", help="The branch that changes. Default: as for status.")
+branch_option = click.option(
+    "--branch", shell_complete=branches, help="The branch that changes. Default: as for status."
+)
 parent_option = click.option(
     "--parent", type=click.IntRange(min=1), help="Of a merge: the parent that it is compared with."
 )
@@ -41,7 +44,7 @@ def merging_json(state: MergeState, conflicts: Sequence[Conflict]) -> dict[str, 
 
 
 @click.command()
-@click.argument("revision", required=False)
+@click.argument("revision", required=False, shell_complete=revisions)
 @message_option
 @branch_option
 @click.option("--abort", is_flag=True, help="Give up the merge (or revert, or cherry-pick) that is under way.")
@@ -86,7 +89,7 @@ def merge(
 
 
 @click.command()
-@click.argument("revision")
+@click.argument("revision", shell_complete=revisions)
 @message_option
 @branch_option
 @parent_option
@@ -118,7 +121,7 @@ def revert(
 
 
 @click.command("cherry-pick")
-@click.argument("revision")
+@click.argument("revision", shell_complete=revisions)
 @message_option
 @branch_option
 @parent_option
@@ -136,7 +139,7 @@ def cherry_pick(
 ) -> None:
     """Make the changes of the commit REVISION once more. They become a new commit of the branch you stand in.
 
-    Message and author are those of REVISION. Conflicts are resolved as for merge.
+    Message and author are those of REVISION. Conflicts are resolved as for merge; a commit without -m has both then, too.
 
     \b
     Example:

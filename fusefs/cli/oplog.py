@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fusefs.cli.location import Location
-from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, printable
+from fusefs.cli.output import counted, json_option, json_time, list_by_default, local_time, print_json, printable
 from storage.stores.revisions import Operation
 
 SHOWN_DIGITS = 16
@@ -38,8 +38,9 @@ def operation_json(operation: Operation) -> dict[str, Any]:
 
 
 @click.group("op", invoke_without_command=True)
+@json_option
 @click.pass_context
-def op(context: click.Context) -> None:
+def op(context: click.Context, as_json: bool) -> None:
     """The operation log: whatever moved a branch, a tag or HEAD. Without a subcommand, list it.
 
     \b
@@ -47,8 +48,7 @@ def op(context: click.Context) -> None:
       arborfs -C data op log -n 5
       arborfs -C data op restore 12
     """
-    if context.invoked_subcommand is None:
-        context.invoke(op_log)
+    list_by_default(context, op_log, as_json)
 
 
 @op.command("log")
@@ -76,8 +76,9 @@ def op_log(location: Location, limit: int | None = None, as_json: bool = False) 
 
 @op.command("restore")
 @click.argument("number", type=click.IntRange(min=1))
+@json_option
 @click.pass_obj
-def op_restore(location: Location, number: int) -> None:
+def op_restore(location: Location, number: int, as_json: bool) -> None:
     """Bring branches, tags and HEAD back to operation NUMBER. All are then as they were after it.
 
     Files in working trees stay as they are: what differs from the tips is staged afterwards. Removed branches come back with
@@ -89,7 +90,11 @@ def op_restore(location: Location, number: int) -> None:
     """
     with location.open() as engine:
         engine.restore_operation(number)
-        moved = engine.operations(1)[0].changes
+        made = engine.operations(1)[0]
+    if as_json:
+        print_json(operation_json(made))
+        return
+    moved = made.changes
     click.echo(f"As after operation {number} again, {counted(len(moved), 'ref')} moved")
     for line in moved_lines(moved):
         click.echo(line)
@@ -97,8 +102,9 @@ def op_restore(location: Location, number: int) -> None:
 
 @click.command()
 @click.argument("number", type=click.IntRange(min=1), required=False)
+@json_option
 @click.pass_obj
-def undo(location: Location, number: int | None) -> None:
+def undo(location: Location, number: int | None, as_json: bool) -> None:
     """Take back the last operation, whatever it was. Or operation NUMBER of the operation log; undo again to do it
     again.
 
@@ -112,7 +118,10 @@ def undo(location: Location, number: int | None) -> None:
     """
     with location.open() as engine:
         undone = engine.undo(number)
-        moved = engine.operations(1)[0].changes
+        made = engine.operations(1)[0]
+    if as_json:
+        print_json({"undone": operation_json(undone), "made": operation_json(made)})
+        return
     click.echo(f"Undone: {undone.number} {printable(undone.description)}")
-    for line in moved_lines(moved):
+    for line in moved_lines(made.changes):
         click.echo(line)

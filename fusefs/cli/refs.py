@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
+from fusefs.cli.completion import branches, revisions, tags
 from fusefs.cli.location import Location
-from fusefs.cli.output import json_option, json_time, print_json, printable
+from fusefs.cli.output import counted, json_option, json_time, list_by_default, print_json, print_table, printable
 from storage.engine import Engine
 from storage.model.digest import Digest, hexed
 from storage.stores.refs import TagRef
 
 
-def _line(engine: Engine, mark: str, name: str, width: int, commit: Digest | None) -> str:
+def _row(engine: Engine, mark: str, name: str, commit: Digest | None, note: str = "") -> tuple[str, str]:
     if commit is None:
-        return f"{mark} {name:{width}}  (no commit yet)"
+        return f"{mark} {name}", "(no commit yet)"
     title = printable(engine.commit_record(commit).message.partition("\n")[0])
-    return f"{mark} {name:{width}}  {engine.abbreviation(commit)} {title}"
+    return f"{mark} {name}", f"{engine.abbreviation(commit)} {title}{note}"
 
 
 def _start(engine: Engine, location: Location, revision: str | None) -> Digest | None:
@@ -26,12 +27,23 @@ def _start(engine: Engine, location: Location, revision: str | None) -> Digest |
 
 
 @click.group(invoke_without_command=True)
-@click.option("-d", "merged", metavar="NAME", help="Delete a branch whose commits are in another branch or a tag.")
 @click.option(
-    "-D", "forced", metavar="NAME", help="Delete a branch, also when its commits or staged work are nowhere else."
+    "-d",
+    "merged",
+    metavar="NAME",
+    shell_complete=branches,
+    help="Delete a branch whose commits are in another branch or a tag.",
 )
+@click.option(
+    "-D",
+    "forced",
+    metavar="NAME",
+    shell_complete=branches,
+    help="Delete a branch, also when its commits or staged work are nowhere else.",
+)
+@json_option
 @click.pass_context
-def branch(context: click.Context, merged: str | None, forced: str | None) -> None:
+def branch(context: click.Context, merged: str | None, forced: str | None, as_json: bool) -> None:
     """List, make, delete and rename branches. Without a subcommand, list them.
 
     \b
@@ -44,9 +56,9 @@ def branch(context: click.Context, merged: str | None, forced: str | None) -> No
     if sum(given) > 1:
         raise click.UsageError("Do one thing at a time: -d, -D or a subcommand.")
     if merged is not None or forced is not None:
-        context.invoke(delete_branch, name=merged or forced, force=forced is not None)
-    elif context.invoked_subcommand is None:
-        context.invoke(list_branches)
+        context.invoke(delete_branch, name=merged or forced, force=forced is not None, as_json=as_json)
+    else:
+        list_by_default(context, list_branches, as_json)
 
 
 @branch.command("list")
@@ -68,16 +80,15 @@ def list_branches(location: Location, as_json: bool = False) -> None:
             ]
             print_json(rows)
             return
-        width = max(map(len, tips), default=0)
-        for name, tip in sorted(tips.items()):
-            click.echo(_line(engine, "*" if name == head else " ", name, width, tip))
+        print_table(_row(engine, "*" if name == head else " ", name, tip) for name, tip in sorted(tips.items()))
 
 
 @branch.command("create")
 @click.argument("name")
-@click.argument("revision", required=False)
+@click.argument("revision", required=False, shell_complete=revisions)
+@json_option
 @click.pass_obj
-def create_branch(location: Location, name: str, revision: str | None) -> None:
+def create_branch(location: Location, name: str, revision: str | None, as_json: bool) -> None:
     """Make the branch NAME at REVISION. Default: the branch you stand in.
 
     What is staged stays where it is staged: the new branch begins at the commit.
@@ -89,14 +100,22 @@ def create_branch(location: Location, name: str, revision: str | None) -> None:
     with location.open() as engine:
         start = _start(engine, location, revision)
         engine.create_branch(name, start)
-        click.echo(f"Branch {name} made at {engine.abbreviation(start) if start else 'no commit yet'}")
+        _tell(engine, "Created", name, start, as_json)
+
+
+def _tell(engine: Engine, done: str, branch: str, commit: Digest | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": branch, "commit": hexed(commit) if commit else None})
+    else:
+        click.echo(f"{done} BRANCH: {branch} HEAD: {engine.abbreviation(commit) if commit else 'no commit yet'}")
 
 
 @branch.command("delete")
-@click.argument("name")
-@click.option("--force", is_flag=True, help="Also when its commits or staged work are nowhere else.")
+@click.argument("name", shell_complete=branches)
+@click.option("-f", "--force", is_flag=True, help="Also when its commits or staged work are nowhere else.")
+@json_option
 @click.pass_obj
-def delete_branch(location: Location, name: str, force: bool) -> None:
+def delete_branch(location: Location, name: str, force: bool, as_json: bool) -> None:
     """Delete the branch NAME. Its commits must be in another branch or a tag, unless --force is given.
 
     Undo brings it back, with what was staged on it.
@@ -106,12 +125,13 @@ def delete_branch(location: Location, name: str, force: bool) -> None:
       arborfs -C data branch delete experiment
     """
     with location.open() as engine:
+        tip = engine.branches().get(name)
         engine.remove_branch(name, force=force)
-    click.echo(f"Branch {name} deleted")
+        _tell(engine, "Deleted", name, tip, as_json)
 
 
 @branch.command("rename")
-@click.argument("old")
+@click.argument("old", shell_complete=branches)
 @click.argument("new")
 @click.pass_obj
 def rename_branch(location: Location, old: str, new: str) -> None:
@@ -127,10 +147,10 @@ def rename_branch(location: Location, old: str, new: str) -> None:
 
 
 @branch.command("default")
-@click.argument("name")
+@click.argument("name", shell_complete=branches)
 @click.pass_obj
 def default_branch(location: Location, name: str) -> None:
-    """Make NAME the default branch: the one that HEAD points to.
+    """Make NAME the default branch: the one that HEAD points to. The same as checkout.
 
     \b
     Example:
@@ -141,9 +161,32 @@ def default_branch(location: Location, name: str) -> None:
     click.echo(f"The default branch is now {name}")
 
 
+@click.command()
+@click.argument("branch", shell_complete=branches)
+@click.pass_obj
+def checkout(location: Location, branch: str) -> None:
+    """Make BRANCH the one that HEAD points to. Commands work on it where none is named.
+
+    What is staged stays staged on its own branch: nothing has to be committed first, and no file changes. In a mount,
+    commands go on working on the branch whose directory you stand in.
+
+    \b
+    Example:
+      arborfs -C data checkout experiment
+    """
+    with location.open() as engine:
+        before = engine.head()
+        engine.set_head(branch)
+        staged = len(engine.working_tree(before).status()) if before != branch else 0
+    click.echo(f"Writer checkout head set to branch: {branch}")
+    if staged:
+        click.echo(f"{counted(staged, 'change')} staged on {before} stay there.")
+
+
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def tag(context: click.Context) -> None:
+def tag(context: click.Context, as_json: bool) -> None:
     """List, make and delete tags; without a subcommand, list them.
 
     \b
@@ -152,8 +195,7 @@ def tag(context: click.Context) -> None:
       arborfs -C data tag create v1.0 -m "as in the paper"
       arborfs -C data tag delete v1.0
     """
-    if context.invoked_subcommand is None:
-        context.invoke(list_tags)
+    list_by_default(context, list_tags, as_json)
 
 
 @tag.command("list")
@@ -167,14 +209,16 @@ def list_tags(location: Location, as_json: bool = False) -> None:
       arborfs -C data tag list --json
     """
     with location.open() as engine:
-        tags = {name: engine.tag(name) for name in sorted(engine.tags())}
+        found = {name: engine.tag(name) for name in sorted(engine.tags())}
         if as_json:
-            print_json([_tag_json(name, found) for name, found in tags.items()])
+            print_json([_tag_json(name, tag) for name, tag in found.items()])
             return
-        width = max(map(len, tags), default=0)
-        for name, found in tags.items():
-            message = printable(found.message.partition("\n")[0])
-            click.echo(_line(engine, " ", name, width, Digest(found.digest)) + (f"  [{message}]" if message else ""))
+        print_table(_row(engine, " ", name, Digest(tag.digest), _note(tag)) for name, tag in found.items())
+
+
+def _note(tag: TagRef) -> str:
+    message = printable(tag.message.partition("\n")[0])
+    return f"  [{message}]" if message else ""
 
 
 def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
@@ -183,10 +227,11 @@ def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
 
 @tag.command("create")
 @click.argument("name")
-@click.argument("revision", required=False)
+@click.argument("revision", required=False, shell_complete=revisions)
 @click.option("-m", "--message", default="", help="Why this commit has a name.")
+@json_option
 @click.pass_obj
-def create_tag(location: Location, name: str, revision: str | None, message: str) -> None:
+def create_tag(location: Location, name: str, revision: str | None, message: str, as_json: bool) -> None:
     """Name the commit REVISION NAME, for good. Default: the tip of the branch you stand in.
 
     \b
@@ -198,11 +243,14 @@ def create_tag(location: Location, name: str, revision: str | None, message: str
         if commit is None:
             commit = engine.resolve(location.branch(engine))  # says that there is no commit yet
         engine.create_tag(name, commit, message)
-        click.echo(f"Tag {name} made at {engine.abbreviation(commit)}")
+        if as_json:
+            print_json(_tag_json(name, engine.tag(name)))
+        else:
+            click.echo(f"Tag {name} made at {engine.abbreviation(commit)}")
 
 
 @tag.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=tags)
 @click.pass_obj
 def delete_tag(location: Location, name: str) -> None:
     """Delete the tag NAME; the commit stays.

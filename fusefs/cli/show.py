@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fusefs.cli.completion import objects
 from fusefs.cli.history import change_json, change_text, commit_json, commit_text, names_of
 from fusefs.cli.location import Location, split_object
 from fusefs.cli.output import counted, json_option, json_time, local_time, print_json, shown, size_text
@@ -25,7 +26,7 @@ DEFAULT_MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
 
 
 @click.command()
-@click.argument("object_", metavar="[REVISION][:PATH]", default="")
+@click.argument("object_", metavar="[REVISION][:PATH]", default="", shell_complete=objects)
 @click.option("--all", "every", is_flag=True, help=f"List every change, also more than {LISTED} in one directory.")
 @json_option
 @click.pass_obj
@@ -129,12 +130,26 @@ def _facts(path: Path, entry: Entry, dataset: Schema | None) -> dict[str, Any]:
     elif entry.kind is Kind.SYMLINK and isinstance(entry.value, bytes):
         facts["target"] = entry.value.decode("utf-8", "backslashreplace")
     if entry.schema is not None:
-        schema = entry.schema
-        facts["schema"] = {"dtype": schema.dtype, "shape": list(schema.shape), "variable": schema.variable}
+        facts["schema"] = schema_json(entry.schema)
     return facts
 
 
+def schema_json(schema: Schema) -> dict[str, Any]:
+    """What a dataset holds, for programs."""
+    return {
+        "kind": schema.holds,
+        "nested": schema.nested,
+        "dtype": schema.dtype if schema.holds == "array" else None,
+        "shape": list(schema.shape),
+        "variable": schema.variable,
+        "compression": schema.compression or None,
+    }
+
+
 def schema_text(schema: Schema) -> str:
-    """Dtype and shape of a dataset for people."""
+    """What a dataset holds, for people."""
+    nested = "nested " if schema.nested else ""
+    if schema.holds != "array":
+        return nested + schema.holds
     shape = " x ".join(map(str, schema.shape)) or "scalars"
-    return f"{schema.dtype} {'at most ' if schema.variable else ''}{shape}"
+    return f"{nested}{schema.dtype} {'at most ' if schema.variable else ''}{shape}"

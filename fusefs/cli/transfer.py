@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import click
 
-from fusefs.cli.location import Location
+from fusefs.cli.completion import branches, files_then_dataset, objects, samples_below
+from fusefs.cli.dataset import require_dataset
+from fusefs.cli.location import Location, split_object
 from fusefs.cli.output import counted, json_option, print_json, printable
 from storage.exporting import export_tree
 from storage.formats.base import By
@@ -20,13 +22,10 @@ from storage.formats.registry import NAMES
 from storage.importing import import_files
 from storage.session import Session
 
-# The first colon that is not inside braces: main@{2026-11-01 12:30}:images
-_OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*):(?P<path>.*)", re.DOTALL)
-
 INTERRUPTED = 130
 
 format_option = click.option(
-    "--format", "format_", default="", metavar="NAME", help=f"One of {', '.join(NAMES)}, or a plug-in's."
+    "-f", "--format", "format_", default="", metavar="NAME", help=f"One of {', '.join(NAMES)}, or a plug-in's."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no report.")
 
@@ -68,7 +67,14 @@ def _interruptible(context: click.Context, outcome: str) -> Iterator[None]:
 
 
 @click.command("import")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    shell_complete=files_then_dataset,
+)
 @click.argument("dataset")
 @format_option
 @click.option(
@@ -83,7 +89,7 @@ def _interruptible(context: click.Context, outcome: str) -> Iterator[None]:
 @click.option("--raw", is_flag=True, help="Take files as they are, whatever their ending: the same as --format tree.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already under the same names.")
 @click.option("--variable-shape", is_flag=True, help="Samples of a new dataset may differ in shape.")
-@click.option("--branch", help="Import into this branch. Default: as for status.")
+@click.option("--branch", shell_complete=branches, help="Import into this branch. Default: as for status.")
 @quiet_option
 @json_option
 @click.pass_context
@@ -141,15 +147,31 @@ def import_(
 
 
 @click.command()
-@click.argument("object_", metavar="[REVISION]:PATH")
+@click.argument("object_", metavar="[REVISION]:PATH", shell_complete=objects)
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@click.option(
+    "-s",
+    "--sample",
+    metavar="KEY",
+    shell_complete=samples_below,
+    help="Of the dataset PATH, only the sample of that key.",
+)
 @format_option
 @click.option("--staged", is_flag=True, help="REVISION is a branch: export it with what is staged on it.")
-@click.option("-f", "--force", is_flag=True, help="Replace DEST if it is there.")
+@click.option("--force", is_flag=True, help="Replace DEST if it is there.")
 @quiet_option
+@json_option
 @click.pass_context
 def export(
-    context: click.Context, object_: str, destination: Path, format_: str, staged: bool, force: bool, quiet: bool
+    context: click.Context,
+    object_: str,
+    destination: Path,
+    sample: str | None,
+    format_: str,
+    staged: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write something of a commit to DEST, whole or not at all. That may be a dataset, sample, file or directory.
 
@@ -160,18 +182,23 @@ def export(
     \b
     Example:
       arborfs -C data export v1.0:images images.npy
+      arborfs -C data export :images 0.png -s 0
       arborfs -C data export main~1:notes /tmp/notes
       arborfs -C data export --staged :people people.csv
     """
     location: Location = context.obj
-    parts = _OBJECT.fullmatch(object_)
-    if parts is None:
+    revision, path = split_object(object_)
+    if path is None:
         raise click.UsageError(f"{object_!r} is not :PATH or REVISION:PATH.")
-    path = tuple(name for name in parts["path"].encode("utf-8", "surrogateescape").split(b"/") if name)
     with location.open() as engine, _interruptible(context, f"{destination} is as it was"):
-        revision = parts["revision"] or location.branch(engine)
+        revision = revision or location.branch(engine)
         session = Session(engine.working_tree(revision) if staged else engine.snapshot(engine.resolve(revision)))
+        if sample is not None:
+            schema = require_dataset(session.tree, path)
+            path = (*path, os.fsencode(sample) + (b"" if schema.nested else schema.suffix))
         with _bar(quiet) as bar:
             export_tree(session, path, destination, format=format_, force=force, meter=bar)
-    if not quiet:
+    if as_json:
+        print_json({"path": str(destination)})
+    elif not quiet:
         click.echo(f"Wrote {printable(str(destination))}.")

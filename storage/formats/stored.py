@@ -15,7 +15,7 @@ from storage.model.samples import Array, array_from, canonical_header
 from storage.session import Session
 from storage.snapshot import Snapshot
 from storage.stores.contents import Content
-from storage.worktree import WorkingTree
+from storage.working import WorkingReader
 
 
 class Stored:
@@ -33,9 +33,9 @@ class Stored:
 
     @property
     def dataset(self) -> DatasetDataReader | None:
-        """The dataset that it is, None for anything else."""
+        """The dataset of arrays that it is, None for anything else."""
         schema = self.entry.schema
-        return None if schema is None else DatasetDataReader(self._session, self.path, schema)
+        return None if schema is None or schema.kind != "array" else DatasetDataReader(self._session, self.path, schema)
 
     @property
     def array(self) -> Array | None:
@@ -45,13 +45,15 @@ class Stored:
         tree = self._session.tree
         schema = tree.schema_of(self.path[:-1])
         assert schema is not None
+        if schema.holds != "array":
+            return None
         return array_from(tree.payload(self.entry), schema, self.entry.attributes)
 
     @property
     def target(self) -> bytes:
         """Where a symbolic link leads."""
-        tree: Snapshot | WorkingTree = self._session.tree
-        if isinstance(tree, WorkingTree):
+        tree: Snapshot | WorkingReader = self._session.tree
+        if isinstance(tree, WorkingReader):
             return tree.readlink(self.entry)
         assert isinstance(self.entry.value, bytes)
         return self.entry.value

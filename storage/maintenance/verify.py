@@ -212,7 +212,9 @@ class _Verification:
             wanted |= {f"tag {n}": Digest(tag.digest) for n, tag in refs.tags(self._txn).items()}
             for name, digest in wanted.items():
                 if self._kinds.get(digest) != RecordKind.COMMIT:
-                    self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs")
+                    # Where the index has a row for it, that one is wrong.
+                    advice = REBUILD if digest in self._kinds else RESTORE
+                    self._report(f"{name} names commit {hexed(digest)}, which is missing", digest, "refs", advice)
 
     def _reached(self) -> set[Digest]:
         """Everything that commits and staged directories lead to.

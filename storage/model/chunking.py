@@ -69,15 +69,20 @@ class Codec(IntEnum):
     """Against another chunk: see storage/model/deltas.py."""
 
 
-def pack(data: bytes | memoryview, itemsize: int = 1) -> tuple[Codec, bytes | memoryview]:
-    """The smallest reasonable form of `data`: Blosc (shuffled LZ4) for items of 2 to 16 bytes, else Zstandard.
+COMPRESSIONS = ("", "none", "lz4", "zstd")
+"""What a dataset may ask for; nothing: what fits its values."""
+
+
+def pack(data: bytes | memoryview, itemsize: int = 1, wanted: str = "") -> tuple[Codec, bytes | memoryview]:
+    """`data` packed as `wanted`, one of COMPRESSIONS; without a wish with Blosc (shuffled LZ4) for items of 2 to 16 bytes,
+    else with Zstandard.
 
     Data that would not become a tenth smaller are returned as they are.
     """
-    if len(data) < 128:
+    if len(data) < 128 or wanted == "none":
         return Codec.RAW, data
-    word = _WORDS.get(itemsize)
-    if word is not None and len(data) % itemsize == 0:
+    word = _WORDS.get(itemsize, np.uint8 if wanted == "lz4" else None)
+    if word is not None and len(data) % np.dtype(word).itemsize == 0 and wanted != "zstd":
         codec, packed = Codec.BLOSC, _blosc.encode(np.frombuffer(data, word))
     else:
         codec, packed = Codec.ZSTD, _zstd.pack(data)

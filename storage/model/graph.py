@@ -48,6 +48,14 @@ def draw(history: Iterable[tuple[Key, Sequence[Key]]]) -> Iterator[Drawn[Key]]:
         yield Drawn(key, above, line, below, beside)
 
 
+def beside(drawn: Drawn[Key], text: Sequence[str]) -> Iterator[str]:
+    """The lines of a commit as drawn, with the lines of a text (one at least) beside and below its star."""
+    yield from drawn.above
+    yield f"{drawn.line} {text[0]}"
+    yield from drawn.below
+    yield from (f"{drawn.beside} {line}".rstrip() for line in text[1:])
+
+
 def _free(columns: list[Key | None], left: int, taken: int = -1) -> int:
     """The first column behind `left` that waits for nothing and is not `taken`."""
     for i in range(left + 1, len(columns)):

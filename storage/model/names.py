@@ -69,11 +69,18 @@ def path_text(path: Path) -> str:
     return b"/".join(path).decode("utf-8", "backslashreplace")
 
 
-def printable(text: str) -> str:
-    """Text that cannot move the cursor or break the line: control characters come escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def split_path(text: str) -> Path:
     """The path that a text names: components between `/`, empty ones left out."""
     return tuple(name for name in text.encode("utf-8", "surrogateescape").split(b"/") if name)
+
+
+def meant_by(name: bytes) -> list[bytes]:
+    """Names that a file may be given once it is written, told from the name that it is written under; likeliest first.
+
+    Who replaces a file writes another one beside it before, with something around the name: `.NAME.XXXXXX` (rsync), `NAME.tmp`,
+    `NAME.part`, `NAME.lock`, `NAME~`, `#NAME#`, `tmp.NAME`.
+    """
+    bare = name.strip(b".#~")
+    parts = bare.split(b".")
+    found = [bare, *(b".".join(parts[:-count]) for count in range(1, min(len(parts), 3))), b".".join(parts[1:])]
+    return [each for each in dict.fromkeys(found) if each and each != name]

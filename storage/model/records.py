@@ -11,6 +11,7 @@ from enum import IntEnum
 from functools import lru_cache
 
 import msgspec
+from msgspec.structs import replace
 
 from storage.errors import Corrupt, Unsupported
 from storage.model.digest import DIGEST_SIZE, Digest
@@ -43,11 +44,19 @@ KINDS = {int(kind): kind for kind in Kind}
 _DIRECTORY, _STAGED = Kind.DIRECTORY, Kind.STAGED
 
 
+_SUFFIXES = {"array": b".npy", "str": b".txt", "bytes": b"", "json": b".json"}
+_NESTED, _SAMPLE = "/nested", "/sample"
+KINDS_OF_DATASETS = frozenset(_SUFFIXES)
+"""What the values of a dataset may be."""
+
+
 class Schema(msgspec.Struct, frozen=True, array_like=True):
     """What the samples of a dataset look like. Its fields in this order are what is stored.
 
-    `dtype` is numpy's `dtype.str`; `shape` the shape of every sample, or the largest one where `variable`.
-    `uuid` tells datasets apart, `hash` tells schemas apart.
+    `kind` is what a sample holds: array, str, bytes or json; with `/nested` behind it samples are directories of such values,
+    each with the schema `inner`, of the kind with `/sample`. `dtype` is numpy's `dtype.str` (of what is no array, that of
+    bytes); `shape` the shape of every sample, or the largest one where `variable`. `uuid` tells datasets apart, `hash` tells
+    schemas apart.
     """
 
     kind: str
@@ -60,9 +69,34 @@ class Schema(msgspec.Struct, frozen=True, array_like=True):
     hash: str = ""
 
     @property
+    def holds(self) -> str:
+        """What each value is: array, str, bytes or json."""
+        return self.kind.partition("/")[0]
+
+    @property
+    def nested(self) -> bool:
+        """Whether its samples are directories of values."""
+        return self.kind.endswith(_NESTED)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is that of one sample of a nested dataset, rather than of a dataset."""
+        return self.kind.endswith(_SAMPLE)
+
+    @property
+    def inner(self) -> Schema:
+        """The schema of each sample of a nested dataset."""
+        return replace(self, kind=self.holds + _SAMPLE)
+
+    @property
     def suffix(self) -> bytes:
-        """The ending of a sample's file name."""
-        return b".npy"
+        """The ending of a sample's file name; of a nested dataset, one that no name has: no file in it is a sample."""
+        return b"/" if self.nested else _SUFFIXES[self.holds]
+
+    @property
+    def takes_empty(self) -> bool:
+        """Whether a file without any bytes is a whole sample."""
+        return not self.nested and self.holds in ("str", "bytes")
 
 
 class Attributes(
@@ -187,9 +221,16 @@ def _decode_attributes(data: bytes) -> Attributes:
         raise Corrupt("attributes are not written as they must be")
     # numpy ends the process over some that are none.
     schema = found.schema
-    if schema is not None and (why := why_no_array(schema.dtype, schema.shape, variable=schema.variable)):
+    if schema is not None and (why := _why_no_schema(schema)):
         raise Corrupt(f"a schema cannot be read: {why}")
     return found
+
+
+def _why_no_schema(schema: Schema) -> str:
+    holds, slash, layout = schema.kind.partition("/")
+    if holds not in _SUFFIXES or slash + layout not in ("", _NESTED, _SAMPLE):
+        return f"{schema.kind[:80]!r} is no kind of dataset"
+    return why_no_array(schema.dtype, schema.shape, variable=schema.variable)
 
 
 def encode_head(entry: Entry) -> bytes:

@@ -1,4 +1,4 @@
-"""Samples and their file form: an array is a .npy file (numpy.lib.format, versions 1.0 and 2.0).
+"""Samples and their file form: an array is a .npy file (numpy.lib.format, versions 1.0 and 2.0), other values as in values.
 
 In the repository an array is its bytes alone; the header is made again from the schema. A file whose header is not the
 one numpy writes today (another version, padding, Fortran order) keeps its header, so that it reads back the same.
@@ -20,7 +20,8 @@ from numpy.lib import format as npy
 from storage.errors import InvalidSample, SchemaMismatch, Unsupported
 from storage.model.digest import blake
 from storage.model.dtypes import dtype_of, dtype_text, why_no_array
-from storage.model.records import Attributes, Schema
+from storage.model.records import PLAIN, Attributes, Schema
+from storage.model.values import check_file
 
 if TYPE_CHECKING:
     from storage.model.chunking import ChunkRef
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 HEADER_MAX = 1 << 16
+ARRAYS = frozenset({"array", "array/sample"})
+"""Kinds of directories whose samples are arrays."""
+_BYTE = np.dtype(np.uint8)
 _MAGIC = b"\x93NUMPY"
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -93,15 +97,16 @@ def make_schema(
     named: bool = True,
     compression: str = "",
     uuid: str = "",
+    kind: str = "array",
 ) -> Schema:
-    """The schema of a dataset of arrays; Unsupported for dtypes that hold Python objects."""
+    """The schema of a dataset; Unsupported for dtypes that hold Python objects."""
     if dtype.hasobject:
         raise Unsupported(f"dtype {dtype} holds Python objects: arborfs never pickles; use numbers, bytes or strings")
     text = dtype_text(dtype)
     if why := why_no_array(text, shape, variable=variable):
         raise Unsupported(why)
-    hashed = blake(repr(("array", text, shape, variable, named)).encode()).hex()[:16]
-    return Schema("array", text, shape, variable, named, compression, uuid, hashed)
+    hashed = blake(repr((kind, text, shape, variable, named)).encode()).hex()[:16]
+    return Schema(kind, text, shape, variable, named, compression, uuid, hashed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,9 @@ def parse_header(start: bytes | bytearray | memoryview) -> Header:
 
 def check_array(schema: Schema, dtype: np.dtype[Any], shape: tuple[int, ...], what: str = "array") -> None:
     """SchemaMismatch, naming expected and found, unless such an array is a sample under `schema`."""
+    if schema.kind not in ARRAYS:
+        holds = f"directories of {schema.holds}" if schema.nested else schema.holds
+        raise SchemaMismatch(f"{what} is an array, the dataset holds {holds}", expected=holds, found="array")
     expected = dtype_of(schema.dtype)
     if dtype != expected:
         raise SchemaMismatch(
@@ -191,6 +199,9 @@ def read_file_form(schema: Schema, source: Source, what: str) -> tuple[Header, A
 
     InvalidSample for a file that is truncated, too long or forged, SchemaMismatch for one of another dtype or shape.
     """
+    if schema.holds != "array":
+        check_file(schema.holds, source, what)
+        return Header(_BYTE, (source.size,), False, 0), PLAIN
     header = parse_header(source.read(0, HEADER_MAX))
     check_array(schema, header.dtype, header.shape, what)
     if header.length + header.nbytes != source.size:
@@ -209,19 +220,28 @@ def file_header(schema: Schema | None, attributes: Attributes) -> bytes:
     """The header of a sample's file form: the kept one, or the one numpy writes."""
     if attributes.header is not None:
         return attributes.header
-    if schema is None:
+    if schema is None or schema.kind not in ARRAYS:
         return b""
     return canonical_header(schema.dtype, attributes.shape if attributes.shape is not None else schema.shape)
 
 
-def array_from(payload: bytes | memoryview, schema: Schema, attributes: Attributes) -> Array:
-    """The array that a sample's payload holds: fresh, writeable memory of its own. InvalidSample."""
+def array_from(
+    payload: bytes | bytearray | memoryview, schema: Schema, attributes: Attributes, *, copy: bool = True
+) -> Array:
+    """The array that a sample's payload holds: fresh, writeable memory of its own. InvalidSample.
+
+    Without `copy` a view of the payload, which cannot be written to.
+    """
     shape = attributes.shape if attributes.shape is not None else schema.shape
     fortran = attributes.header is not None and parse_header(attributes.header).fortran
     dtype = dtype_of(schema.dtype)
     if dtype.hasobject:
         raise InvalidSample(f"dtype {dtype} holds Python objects: they are never made of stored bytes")
     try:
-        return np.ndarray(shape, dtype, bytearray(payload), order="F" if fortran else "C")
+        if copy:
+            payload = bytearray(payload)
+        elif type(payload) is not bytes:  # which nobody can write to either
+            payload = memoryview(payload).toreadonly()
+        return np.ndarray(shape, dtype, payload, order="F" if fortran else "C")
     except (TypeError, ValueError) as error:
         raise InvalidSample(f"{len(payload)} bytes are no array of {dtype} and shape {shape}: {error}") from error

@@ -55,12 +55,23 @@ class MapBuilder:
         self._rows.extend(rows)
         self._wait(nbytes + _OVERHEAD * (len(self._rows) - before))
 
-    def add_contents(self, name: bytes, head: bytes, contents: bytes | Source, start: int, itemsize: int) -> None:
-        """Add a file or sample, whose entry has that head: `contents` from `start` on, of numbers of `itemsize` bytes."""
+    def add_contents(
+        self,
+        name: bytes,
+        head: bytes,
+        contents: bytes | Source,
+        start: int,
+        itemsize: int,
+        before: Sequence[ChunkRef] = (),
+    ) -> None:
+        """Add a file or sample, whose entry has that head: `contents` from `start` on, of numbers of `itemsize` bytes.
+
+        `before` are the chunks of what it replaces.
+        """
         if not isinstance(contents, bytes) or len(contents) - start > STAGED_INLINE_MAX:
             source = contents if not isinstance(contents, bytes) else BytesSource(memoryview(contents))
             if source.size - start > STAGED_INLINE_MAX:
-                flags, value = store_payload(self._objects, source, start, itemsize)
+                flags, value = store_payload(self._objects, source, start, itemsize, before)
                 self.add([(name, head[:1] + bytes([flags]) + head[2:], value)], len(value))
                 return
             contents = bytes(source.read(start, source.size - start))

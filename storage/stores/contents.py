@@ -186,16 +186,26 @@ def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Dig
 
 
 def store_payload(
-    objects: Objects, source: Source, start: int, itemsize: int, before: Sequence[ChunkRef] = ()
+    objects: Objects,
+    source: Source,
+    start: int,
+    itemsize: int,
+    before: Sequence[ChunkRef] = (),
+    compression: str = "",
 ) -> tuple[int, bytes]:
     """Store what `source` holds from `start` on: the flags and value of its entry. Long contents become chunks.
 
-    `itemsize` is that of its numbers, in bytes; `before` are the chunks of the version that is replaced.
+    `itemsize` is that of its numbers, in bytes; `before` are the chunks of the version that is replaced. With a `compression`
+    (see chunking.pack) nothing is stored as a delta.
     """
     # Numbers of several bytes are packed by their width, which only we know: they become chunks here.
-    if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 else INLINE_MAX):
+    if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 and not compression else INLINE_MAX):
         return 0, bytes(source.read(start, source.size - start))
-    chain = _Successor(objects, itemsize, before or (source.base.chunks if source.base is not None else ()))
+    if compression:
+        before = ()
+    elif not before and source.base is not None:
+        before = source.base.chunks
+    chain = _Successor(objects, itemsize, before, compression)
     pieces = cut(source, start)
     chunks = [chain.kept(piece) if isinstance(piece, ChunkRef) else chain.stored(piece) for piece in pieces]
     value = encode_chunks(chunks)
@@ -207,8 +217,9 @@ def store_payload(
 class _Successor:
     """Stores the chunks of a new version, in order: those that are like one of the old version as deltas."""
 
-    def __init__(self, objects: Objects, itemsize: int, before: Sequence[ChunkRef]) -> None:
+    def __init__(self, objects: Objects, itemsize: int, before: Sequence[ChunkRef], compression: str) -> None:
         self._objects = objects
+        self._compression = compression
         self._itemsize = itemsize
         self._before = Alignment(before) if before else None
         self._position = 0
@@ -224,7 +235,7 @@ class _Successor:
     def stored(self, chunk: FreshChunk) -> ChunkRef:
         """Store a chunk that was cut anew."""
         if self._before is None or self._misses >= MISSES:
-            digest = self._objects.put_chunk(chunk.data, self._itemsize)
+            digest = self._objects.put_chunk(chunk.data, self._itemsize, self._compression)
             return ChunkRef(digest, chunk.length)
         digest = blake(chunk.data)
         if self._objects.is_kept(digest):
@@ -255,7 +266,8 @@ def store_sample(
 ) -> tuple[int, bytes, Attributes]:
     """Check a sample's file form against its schema and store it: flags, value and what is kept of its header."""
     header, kept = read_file_form(schema, source, what)
-    flags, value = store_payload(objects, source, header.length, dtype_of(schema.dtype).itemsize, before)
+    itemsize = dtype_of(schema.dtype).itemsize
+    flags, value = store_payload(objects, source, header.length, itemsize, before, schema.compression)
     return flags, value, kept
 
 

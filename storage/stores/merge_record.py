@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import astuple
 
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path
-from storage.model.records import MALFORMED
+from storage.model.records import MALFORMED, Author
 from storage.tree.merge import CONFLICTS
 
 
@@ -16,8 +17,9 @@ class MergeState(msgspec.Struct, array_like=True, frozen=True):
 
     `ours` is the tip it was begun at; `bases` and `side` are the commits whose trees are compared with it (`side` empty:
     the empty tree); `parent` is the commit's second parent, empty where it gets none; `root` is the merged tree's root,
-    with what our side has where there are conflicts. `conflicts` are paths with the
-    word for what happened there, `settled` the numbers of those that were resolved by saying so.
+    with what our side has where there are conflicts, and whatever was staged over it in a merge that ended and came back.
+    `author` is that of the commit that ends it (name, email), where that is not whoever commits. `conflicts` are paths
+    with the word for what happened there, `settled` the numbers of those that were resolved by saying so.
     """
 
     what: str
@@ -31,10 +33,17 @@ class MergeState(msgspec.Struct, array_like=True, frozen=True):
     time: int
     conflicts: list[tuple[list[bytes], str]]
     settled: list[int] = []
+    author: tuple[str, str] | None = None
 
     def encode(self) -> bytes:
         """As stored in the refs table."""
-        return msgspec.msgpack.encode(self)
+        fields = astuple(self)
+        return msgspec.msgpack.encode(fields if self.author is not None else fields[:-1])
+
+    @property
+    def written_by(self) -> Author | None:
+        """The author of the commit that ends it; None: whoever commits."""
+        return None if self.author is None else Author(*self.author)
 
     def number(self, path: Path) -> int | None:
         """The number of the conflict at `path`; None where there is none."""

@@ -6,9 +6,14 @@ was begun and for the merged tree: a branch that was moved or reset meanwhile by
 While it is under way the branch's staged root directory stands on the merged tree instead of the tip's: the conflicting
 paths have what our side had, everything else is merged, and changes are staged over that as ever. So a conflict is
 resolved by what is staged at its path, whoever staged it; what cannot be told from that is noted in `settled`.
+
+A merge that ends with its working tree leaves what it was to the operation that ended it (`folded_state`): over the tree that
+held what was staged as well, with all that was resolved in `settled`. Taking that operation back brings both back.
 """
 
 from __future__ import annotations
+
+from msgspec.structs import replace
 
 from storage.disk.index import Txn
 from storage.errors import MergeUnderWay, OpenConflicts
@@ -32,6 +37,18 @@ def read_state(refs: Refs, staging: Staging, txn: Txn, branch: str, ref: BranchR
     state = decode_state(data)
     known = staging.directory(txn, ref.root_id)
     return state if state.ours == (ref.tip or b"") and known is not None and known.base == state.root else None
+
+
+def folded_state(
+    objects: Objects, staging: Staging, txn: Txn, ref: BranchRef, state: MergeState, root: Entry
+) -> MergeState:
+    """The merge as it holds over `root`, the branch's working tree with all that is staged.
+
+    What was resolved by what is staged is settled: in the tree alone it can no longer be seen.
+    """
+    still = {path for path, _ in open_conflicts(objects, staging, txn, ref, state)}
+    settled = [number for number, (path, _) in enumerate(state.conflicts) if tuple(path) not in still]
+    return replace(state, root=root.root, settled=settled)
 
 
 def require_no_merge(state: MergeState | None, branch: str) -> None:

@@ -21,6 +21,9 @@ from msgspec.structs import replace
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
+    Conflict as RefConflict,
+)
+from storage.errors import (
     MergeConflict,
     NoMergeUnderWay,
     NotFound,
@@ -35,12 +38,12 @@ from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
 from storage.stores.merge_record import MergeState
-from storage.stores.merge_state import open_conflicts, read_state, require_no_merge
-from storage.stores.moving import Mover, Update, by_directory, changed_names
+from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_no_merge
+from storage.stores.moving import Mover, Names, Update, by_directory, changed_names
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of, require_commits
 from storage.stores.staging import Staging
-from storage.stores.transaction import Committer, root_of
+from storage.stores.transaction import ATTEMPTS, Committer, Folded, root_of
 from storage.tree.merge import Conflict, Merged, merge
 
 
@@ -66,7 +69,8 @@ class MergeResult:
 class Request:
     """Who merges into which branch. `theirs` is what people call what is merged; `staged` gives the staged paths.
 
-    With `leave_open`, conflicts leave the merge under way instead of refusing it.
+    With `leave_open`, conflicts leave the merge under way instead of refusing it; with `keeps_author`, the commit that
+    ends it is `author`'s, whoever makes it.
     """
 
     branch: str
@@ -75,6 +79,7 @@ class Request:
     author: Author
     staged: Callable[[], Sequence[Path]]
     leave_open: bool = False
+    keeps_author: bool = False
 
     def require_clean(self) -> None:
         """StagedWork, which names it, while anything is staged."""
@@ -230,6 +235,7 @@ class Merger:
             request.message,
             time.time_ns(),
             [(list(conflict.path), conflict.word) for conflict in merged.conflicts],
+            author=(request.author.name, request.author.email) if request.keeps_author else None,
         )
         # The branch does not move, but whoever takes this back finds its working tree by it.
         ref = start.ref.encode()
@@ -302,15 +308,43 @@ class Merger:
 
     def abort(self, branch: str, author: Author, staged: Callable[[], Sequence[Path]]) -> None:
         """Give the merge under way up: the working tree is the tip again, without anything staged. NoMergeUnderWay."""
-        with self._committer.turn(), self._log.change(SegmentKind.LOG) as txn:
-            state, ref = self._under_way(txn, branch)
-            changed = list(by_directory(staged()))
-            upto = self._index.number(txn, b"sequence")
-            fence = fence_of(branch, ref.root_id, upto, root_of(self._objects, ref.tip))
-            updates = [(MERGE + branch, state.encode(), b"")]
-            self._mover.change(txn, f"{state.what} aborted: {state.theirs}", author, updates, fence)
-            self._mover.note(txn, branch, changed)
+        with self._committer.turn():
+            for _ in range(ATTEMPTS):
+                with self._index.read() as txn:
+                    state, ref = self._under_way(txn, branch)
+                    folded = self._committer.fold(txn, ref)
+                    left = folded_state(self._objects, self._staging, txn, ref, state, folded.root)
+                self._objects.put_nodes(folded.fresh)
+                self._log.sync()
+                changed = list(by_directory(staged()))
+                if self._aborted(branch, author, ref, folded, (state, left), changed):
+                    break
+            else:
+                raise RefConflict(BRANCH + branch, "the work that was staged", "more of it")
         self._tidy()
+
+    def _aborted(
+        self,
+        branch: str,
+        author: Author,
+        ref: BranchRef,
+        folded: Folded,
+        states: tuple[MergeState, MergeState],
+        changed: Sequence[Names],
+    ) -> bool:
+        """Put the branch back on its tip; False where more was staged than was folded: it would be lost. Conflict."""
+        state, left = states
+        fence = fence_of(branch, ref.root_id, folded.upto, root_of(self._objects, ref.tip))
+        # The branch does not move, but whoever takes this back finds its working tree by it.
+        updates = [(BRANCH + branch, ref.encode(), ref.encode()), (MERGE + branch, state.encode(), b"")]
+        with self._log.change(SegmentKind.LOG) as txn:
+            if self._committer.has_later(txn, ref.root_id, folded):
+                return False
+            description = f"{state.what} aborted: {state.theirs}"
+            kept = {MERGE + branch: left.encode()}
+            self._mover.change(txn, description, author, updates, fence, folded.root, kept)
+            self._mover.note(txn, branch, changed)
+        return True
 
     def _under_way(self, txn: Txn, branch: str) -> tuple[MergeState, BranchRef]:
         ref = self._refs.branch(txn, branch)

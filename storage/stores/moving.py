@@ -6,7 +6,7 @@ staged on: whoever must not lose it asks for that (`upto`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from storage.disk.index import Index, Txn
 from storage.model.digest import Digest
@@ -52,10 +52,12 @@ class Mover:
         updates: Sequence[Update],
         fence: Fence | None,
         before: Entry | None = None,
+        left: Mapping[str, bytes] | None = None,
     ) -> None:
         """Change refs, and what is staged as the fence says. Conflict.
 
-        `before` is the root of the working tree that goes, to come back when the operation is taken back.
+        `before` is the root of the working tree that goes, to come back when the operation is taken back; `left` are refs that
+        come back as something else than they were.
         """
         change_refs(
             self._index,
@@ -67,6 +69,7 @@ class Mover:
             updates=updates,
             fences=[fence] if fence is not None else [],
             kept=[(fence.root_id, *stored(before))] if fence is not None and before is not None else [],
+            left=left,
             origin=self._origin,
         )
 

@@ -191,10 +191,10 @@ class Objects:
         for first in range(0, len(fresh), 256):
             self._put(RecordKind.NODE, fresh[first : first + 256])
 
-    def put_chunk(self, data: bytes | memoryview, itemsize: int = 1) -> Digest:
-        """Store a chunk and return its digest."""
+    def put_chunk(self, data: bytes | memoryview, itemsize: int = 1, compression: str = "") -> Digest:
+        """Store a chunk and return its digest; `compression` as of `pack`."""
         digest = blake(data)
-        self._put(RecordKind.CHUNK, [(digest, data)], itemsize)
+        self._put(RecordKind.CHUNK, [(digest, data)], itemsize, compression)
         return digest
 
     def put_delta(self, digest: Digest, data: bytes | memoryview, bases: Sequence[Digest], itemsize: int = 1) -> bool:
@@ -287,14 +287,20 @@ class Objects:
         with self._index.read() as txn:
             return self._is_kept(txn, digest)
 
-    def _put(self, kind: RecordKind, objects: Sequence[tuple[Digest, bytes | memoryview]], itemsize: int = 1) -> None:
+    def _put(
+        self,
+        kind: RecordKind,
+        objects: Sequence[tuple[Digest, bytes | memoryview]],
+        itemsize: int = 1,
+        compression: str = "",
+    ) -> None:
         with self._index.read() as txn:
             new = {digest: data for digest, data in objects if not self._is_kept(txn, digest)}
         if not new:
             return
         records = []
         for digest, data in new.items():
-            codec, packed = pack(data, itemsize)
+            codec, packed = pack(data, itemsize, compression)
             records.append(Record(kind, [packed], len(data), digest, codec=codec))
         self._append(records)
 

@@ -18,8 +18,20 @@ from storage.errors import BranchInUse, Conflict, NotFound, NothingToUndo, Stage
 from storage.model.digest import Digest
 from storage.model.records import Author, Entry, Fence, Kind, RefsRecord, decode_entry
 from storage.stores.log import Log
+from storage.stores.merge_state import folded_state, read_state
 from storage.stores.objects import Objects
-from storage.stores.refs import BRANCH, HEAD, BranchRef, Refs, change_refs, fence_of, ref_text, require_refs, stored
+from storage.stores.refs import (
+    BRANCH,
+    HEAD,
+    MERGE,
+    BranchRef,
+    Refs,
+    change_refs,
+    fence_of,
+    ref_text,
+    require_refs,
+    stored,
+)
 from storage.stores.revisions import Operation
 from storage.stores.staging import StagedDirectory, Staging
 from storage.stores.transaction import ATTEMPTS, Committer, Folded, root_of
@@ -102,7 +114,7 @@ def inverse(operation: Operation, now: Now) -> Plan:
         found = now(name)
         if not _same(name, found, new):
             raise Conflict(name, ref_text(name, new), ref_text(name, found))
-        updates.append((name, found, _moved(name, found, old)))
+        updates.append((name, found, _moved(name, found, old, new)))
     kept = _kept(record)
     left = {fence.branch: fence for fence in record.fences if fence.root_id in kept}
     works = [
@@ -120,11 +132,14 @@ def _same(name: str, one: bytes, other: bytes) -> bool:
     return one == other
 
 
-def _moved(name: str, found: bytes, target: bytes) -> bytes:
-    """A ref's bytes at its target; a branch that is there keeps its root."""
-    if name.startswith(BRANCH) and found and target:
-        return BranchRef(BranchRef.decode(target).tip, _root_id(found)).encode()
-    return target
+def _moved(name: str, found: bytes, old: bytes, new: bytes) -> bytes:
+    """A ref's bytes where it was before an operation left it as `new`.
+
+    A branch that has gone and come back since keeps the root that it has now.
+    """
+    if name.startswith(BRANCH) and found and old and _root_id(found) != _root_id(new):
+        return BranchRef(BranchRef.decode(old).tip, _root_id(found)).encode()
+    return old
 
 
 def return_to(number: int, operations: Iterator[Operation], now: Mapping[str, bytes]) -> Plan:
@@ -222,6 +237,7 @@ class Operations:
             root = plan.kept.get(ref.root_id) or root_of(self._objects, ref.tip)
             fences.append(fence_of(branch, ref.root_id, 0, root))
         going = self._going(txn, plan)
+        left = dict(self._ended(txn, plan, folded))
         change_refs(
             self._index,
             self._log,
@@ -234,8 +250,20 @@ class Operations:
             dropped=[(branch, ref.root_id) for branch, ref in plan.vanishing],
             kept=[(ref.root_id, *stored(folded[branch].root)) for branch, ref in going],
             redrawn=[fence.branch for fence in fences],
+            left=left,
             origin=self._origin,
         )
+
+    def _ended(self, txn: Txn, plan: Plan, folded: Mapping[str, Folded]) -> Iterator[tuple[str, bytes]]:
+        """Merges that end with their working trees, by ref: what they come back as together with those."""
+        for name, old, new in plan.updates:
+            branch = name.removeprefix(MERGE)
+            if name.startswith(MERGE) and old and old != new and branch in folded:
+                ref = self._refs.branch(txn, branch)
+                state = read_state(self._refs, self._staging, txn, branch, ref)
+                if state is not None:
+                    root = folded[branch].root
+                    yield name, folded_state(self._objects, self._staging, txn, ref, state, root).encode()
 
     def _require_head(self, txn: Txn, plan: Plan) -> None:
         after = {name: new for name, _, new in plan.updates}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -139,17 +139,20 @@ def change_refs(
     dropped: Sequence[tuple[str, int]] = (),
     kept: Sequence[tuple[int, bytes, bytes]] = (),
     redrawn: Sequence[str] = (),
+    left: Mapping[str, bytes] | None = None,
     origin: bytes,
 ) -> int:
     """Change refs inside `log.change(LOG)`: write the record, sync it, apply it; its sequence number.
 
     `updates` are (name, expected bytes, new bytes). Conflict when a ref is not what was expected. `redrawn` are branches
-    whose files change by it, for other processes to look at again.
+    whose files change by it, for other processes to look at again. `left` is what taking it back shall make of refs that are
+    not to be what they were, by name: a merge that ends is left as one over the tree that is kept of it.
     """
     require_refs(index, txn, updates)
     require_commits(index, txn, {digest for name, _, new in updates for digest in commits_of(name, new)})
+    updates = [(name, (left or {}).get(name, old), new) for name, old, new in updates]
     who = f"{author.name} <{author.email}>"
-    record = RefsRecord(time.time_ns(), who, description, list(updates), list(fences), list(dropped), list(kept))
+    record = RefsRecord(time.time_ns(), who, description, updates, list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
     payload = encode_record(record)
     place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))

@@ -126,6 +126,11 @@ class Staging:
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory), after):
             yield key[8:], decode_row(data)
 
+    def kinds(self, txn: Txn, directory: int) -> Iterator[tuple[bytes, int]]:
+        """Names of the rows of a staged directory with their kinds, at half the cost of the rows."""
+        for key, data in self._index.scan(txn, self._index.staged, number_key(directory)):
+            yield key[8:], data[ROW.size]
+
     def late_or_staged(self, txn: Txn, directory: int, upto: int) -> Iterator[tuple[bytes, Row]]:
         """Rows above the sequence number `upto`, and those that lead to staged directories."""
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory)):

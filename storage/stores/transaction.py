@@ -23,9 +23,10 @@ from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
 from storage.disk.segments import Segment, SegmentKind, Segments
-from storage.errors import Conflict, Corrupt, NothingToCommit, StorageFailed, StorageFull
+from storage.errors import Conflict, Corrupt, NotFound, NothingToCommit, StorageFailed, StorageFull
 from storage.model.chunking import INLINE_MAX, ChunkRef, encode_chunks
-from storage.model.digest import Digest
+from storage.model.deltas import DELTA_MIN
+from storage.model.digest import Digest, blake
 from storage.model.records import (
     CHUNKED,
     Author,
@@ -37,12 +38,14 @@ from storage.model.records import (
     directory_entry,
     encode_head,
 )
+from storage.stores.contents import chunks_of
 from storage.stores.log import END, Log
 from storage.stores.merge_record import MergeState
-from storage.stores.merge_state import read_state, require_no_merge, require_resolved
+from storage.stores.merge_state import folded_state, read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
+from storage.tree import read
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 
@@ -83,6 +86,7 @@ class Committer:
         refs: Refs,
         staging: Staging,
         origin: bytes,
+        author: Author,
     ) -> None:
         self._index = index
         self._segments = segments
@@ -91,11 +95,13 @@ class Committer:
         self._refs = refs
         self._staging = staging
         self._origin = origin
+        self._author = author
 
-    def commit(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+    def commit(self, branch: str, message: str, author: Author | None, metadata: dict[str, str]) -> Digest:
         """Commit everything staged on `branch` when this is called; durable when it returns.
 
-        NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
+        Without a message or an author, those of a merge under way are taken, and else whoever has the repository open is the
+        author. NothingToCommit when nothing differs from the tip; Conflict when the branch keeps moving.
         """
         return self._until_it_fits(lambda: self._attempt(branch, message, author, metadata))
 
@@ -136,7 +142,7 @@ class Committer:
             return digest
         raise AssertionError("unreachable")
 
-    def _attempt(self, branch: str, message: str, author: Author, metadata: dict[str, str]) -> Digest:
+    def _attempt(self, branch: str, message: str, author: Author | None, metadata: dict[str, str]) -> Digest:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             merging = read_state(self._refs, self._staging, txn, branch, ref)
@@ -145,8 +151,10 @@ class Committer:
             folded = self.fold(txn, ref)
         if folded.is_clean and merging is None:
             raise NothingToCommit("No changes made in staging area. Cannot commit.")
-        parents = merging.parents if merging is not None else (ref.tip,) if ref.tip else ()
-        commit = Commit(folded.root, parents, author, time.time_ns(), message, metadata)
+        parents: tuple[Digest, ...] = (ref.tip,) if ref.tip else ()
+        if merging is not None:
+            parents, message, author = merging.parents, message or merging.message, author or merging.written_by
+        commit = Commit(folded.root, parents, author or self._author, time.time_ns(), message, metadata)
         return self._move(branch, ref, folded, commit, "commit: ", merging)
 
     def _attempt_to_amend(
@@ -183,8 +191,11 @@ class Committer:
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = what + (commit.message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
+            left = {}
             if merging is not None:
                 updates.append((MERGE + branch, merging.encode(), b""))
+                done = folded_state(self._objects, self._staging, txn, ref, merging, folded.root)
+                left[MERGE + branch] = done.encode()
             txn.put(digest, number_key(commit.time), db=self._index.commits)
             change_refs(
                 self._index,
@@ -195,6 +206,7 @@ class Committer:
                 description=description,
                 updates=updates,
                 fences=[fence],
+                left=left,
                 origin=self._origin,
             )
         return digest
@@ -221,7 +233,8 @@ class Committer:
         rows = list(self._staging.rows(txn, directory))
         plain = [(name, row) for name, row in rows if row.kind not in (Kind.STAGED, Kind.REMOVED)]
         values = self._staging.values([row.value for _, row in plain])
-        kept = self._committed_form([row.head for _, row in plain], values)
+        names = [name for name, _ in plain]
+        kept = self._committed_form(known.base, names, [row.head for _, row in plain], values)
         edits: _Edits = [(name, head_and_value) for (name, _), head_and_value in zip(plain, kept, strict=True)]
         for name, row in rows:
             if row.kind is Kind.REMOVED:
@@ -237,16 +250,32 @@ class Committer:
             root, totals.count, totals.samples, totals.size, mtime=like.mtime, attributes=like.attributes
         )
 
-    def _committed_form(self, heads: list[bytes], values: list[bytes]) -> list[tuple[bytes, bytes]]:
+    def _committed_form(
+        self, base: Digest, names: list[bytes], heads: list[bytes], values: list[bytes]
+    ) -> list[tuple[bytes, bytes]]:
         """Heads and values as the tree keeps them: contents too long for a leaf become chunks."""
         long = [i for i, value in enumerate(values) if len(value) > INLINE_MAX and heads[i][0] in _CONTENTS]
         long = [i for i in long if not heads[i][1]]
-        digests = self._objects.put_chunks([values[i] for i in long])
+        replaced = [i for i in long if len(values[i]) > DELTA_MIN and self._put_delta(base, names[i], values[i])]
+        self._objects.put_chunks([values[i] for i in sorted(set(long) - set(replaced))])
         kept = list(zip(heads, values, strict=True))
-        for i, digest in zip(long, digests, strict=True):
-            chunk = encode_chunks([ChunkRef(digest, len(values[i]))])
+        for i in long:
+            chunk = encode_chunks([ChunkRef(blake(values[i]), len(values[i]))])
             kept[i] = (heads[i][:1] + bytes([CHUNKED]) + heads[i][2:], chunk)
         return kept
+
+    def _put_delta(self, base: Digest, name: bytes, value: bytes) -> bool:
+        """Store contents as a delta against those that the tree `base` has under that name; whether that pays."""
+        found = read.get(self._objects.node, base, name)
+        digest = blake(value)
+        if found is None or self._objects.is_kept(digest):
+            return False
+        old = decode_entry(*found)
+        try:
+            chunks = chunks_of(self._objects, old, found[1])
+            return self._objects.put_delta(digest, value, [chunk.digest for chunk in chunks])
+        except (Corrupt, NotFound):
+            return False  # the old version cannot be read: the new one stands for itself
 
     def _fold_child(self, txn: Txn, row: Row, folded: Folded) -> tuple[bytes, bytes]:
         child = self._staging.directory(txn, row.staged_id) or StagedDirectory(EMPTY, 0)

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from storage.model.digest import Digest, blake
-from storage.tree.cut import Cutter, inner_sizes, leaf_sizes
+from storage.tree.cut import ROW_OVERHEAD, Cutter, inner_sizes, leaf_sizes
 from storage.tree.node import (
     EMPTY,
     NO_SUMS,
+    SUM_MASK,
     BadNode,
     Child,
     Inner,
@@ -31,6 +34,7 @@ from storage.tree.node import (
     decode,
     encode_inner,
     encode_leaf,
+    encode_uniform_leaf,
     sum_children,
     sum_heads,
 )
@@ -73,6 +77,48 @@ def edit(load: Load, root: Digest, edits: Sequence[Edit]) -> tuple[Digest, Sums,
     highest = region.children[0]
     digest = _collapsed(load, highest.digest, fresh)
     return digest, highest.sums, list(fresh.items())
+
+
+def build(names: Sequence[bytes], head: bytes, values: memoryview) -> tuple[Digest, Sums, list[tuple[Digest, bytes]]]:
+    """A new map of rows that share one head and whose values, of one length, lie one behind the other: as `edit` gives it.
+
+    The names strictly ascend, and there is at least one (ValueError otherwise). Leaves are slices of the columns: no step in
+    Python for a row but those that decide where a leaf ends.
+    """
+    if not names or not ascending(names):
+        raise ValueError("the keys of a new map must be given in ascending order, each once, none empty")
+    size = len(values) // len(names)
+    region = _Region()
+    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    around = len(head) + size + ROW_OVERHEAD
+    ends = Cutter(0).ends(names, (lengths + around).tolist())
+    start = 0
+    _, samples, nbytes = sum_heads([head])
+    for end in ends if ends and ends[-1] == len(names) else [*ends, len(names)]:
+        count = end - start
+        raw = encode_uniform_leaf(names[start:end], lengths[start:end], head, values[start * size : end * size])
+        digest = blake(raw)
+        sums = Sums(count, samples * count, nbytes * count & SUM_MASK)
+        region.children.append(Child(names[end - 1], digest, sums))
+        region.fresh[digest] = raw
+        start = end
+    return _raised(region)
+
+
+def _raised(region: _Region) -> tuple[Digest, Sums, list[tuple[Digest, bytes]]]:
+    """The levels above new leaves."""
+    fresh, level = region.fresh, 0
+    while len(region.children) > 1:
+        level += 1
+        names, children = region.built()
+        region = _recut(_inner_form(level), _Level(_nothing, EMPTY, None, level), names, children)
+        fresh |= region.fresh
+    only = region.children[0]
+    return _collapsed(_nothing, only.digest, fresh), only.sums, list(fresh.items())
+
+
+def _nothing(digest: Digest) -> Node:
+    raise BadNode(f"a new map leads to the node {digest.hex()}, which is not among its own")
 
 
 def _collapsed(load: Load, root: Digest, fresh: dict[Digest, bytes]) -> Digest:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import PLAIN, Attributes, Entry, Kind, Schema, decode_entry, directory_entry, encode_head
+from storage.model.texts import shortened
 from storage.tree.diff import Stored, diff
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY, Load
@@ -24,6 +25,9 @@ from storage.tree.read import get
 
 T = TypeVar("T")
 _Candidate = tuple[bytes, list[Stored | None], Stored | None, Stored | None]
+
+PATH_MAX = 200
+"""So many characters of a path are shown in a repr."""
 
 EMPTY_DIRECTORY = directory_entry(EMPTY, 0, 0, 0)
 
@@ -47,50 +51,56 @@ class Conflict:
         """The word and the path."""
         return f"{self.word} {path_text(self.path) or '.'}"
 
+    def __repr__(self) -> str:
+        """The same, with the size that each side has; what they hold is not told."""
+        sides = (("base", self.base), ("ours", self.ours), ("theirs", self.theirs))
+        told = ", ".join(f"{side} {f'{entry.size:,} B' if entry else 'none'}" for side, entry in sides)
+        return f"<{type(self).__name__} {shortened(path_text(self.path) or '.', PATH_MAX)}: {told}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class BothAdded(Conflict):
     """Both sides added an entry of that name, with different contents."""
 
     word = "both-added"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BothChanged(Conflict):
     """Both sides changed the contents, differently."""
 
     word = "both-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RemovedByUs(Conflict):
     """Our side removed what theirs changed; of a directory: in which theirs added or changed something."""
 
     word = "removed-by-us"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RemovedByThem(Conflict):
     """Their side removed what ours changed; of a directory: in which ours added or changed something."""
 
     word = "removed-by-them"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SchemaChanged(Conflict):
     """The sides have different schemas for a dataset, and samples of both: the dataset stays as ours has it."""
 
     word = "schema-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KindChanged(Conflict):
     """One side has a directory where the other has something else."""
 
     word = "kind-changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AttributesChanged(Conflict):
     """Both sides changed the same attribute differently. Contents and all other attributes are merged."""
 
@@ -133,7 +143,7 @@ class _Merge:
         """The merged directory."""
         roots = [_root(base) for base in bases]
         root, schema, edits = ours.root, ours.schema, list[tuple[bytes, Stored | None]]()
-        if _form(ours.schema) == _form(theirs.schema):
+        if schema_form(ours.schema) == schema_form(theirs.schema):
             schema = _pick_schema(bases, ours, theirs)
             edits = list(self._edits(path, roots, ours.root, theirs.root))
         elif set(roots) == {ours.root} and _holds(bases, ours.schema):
@@ -302,13 +312,13 @@ def _pick_schema(bases: Sequence[Entry | None], ours: Entry, theirs: Entry) -> S
     return one if picked is _OURS else other
 
 
-def _form(schema: Schema | None) -> Schema | None:
+def schema_form(schema: Schema | None) -> Schema | None:
     """What a schema says of samples: two datasets made alike can be put together."""
     return None if schema is None else replace(schema, uuid="", compression="")
 
 
 def _holds(bases: Sequence[Entry | None], schema: Schema | None) -> bool:
-    return _form(schema) in [_form(base.schema) if base else None for base in bases]
+    return schema_form(schema) in [schema_form(base.schema) if base else None for base in bases]
 
 
 def _contents(entry: Entry | None) -> object:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import ge
 from struct import Struct
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,9 @@ _LEAF = b"L\x01"
 _INNER = b"N\x01"
 _WEIGHT = Struct("<B7xQ")
 _SAMPLE, _DIRECTORY = 1, 4
+_PLAIN_HEAD = 24
 _OFFSET_MAX = 2**32 - 1
-_SUM_MASK = 2**64 - 1
+SUM_MASK = 2**64 - 1
 # From here on numpy's fixed cost of some microseconds is less than Python's for each row.
 _MANY = 48
 
@@ -138,6 +139,21 @@ class Leaf:
         starts = np.delete(offsets[self._length + 1 :], [self._length, 2 * self._length + 1])
         return sorted({int(row) for row in (np.searchsorted(starts, places, "right") - 1) % self._length})
 
+    def block(self, nbytes: int, first: int = 0, count: int | None = None) -> memoryview | None:
+        """The values of `count` rows (None: of all) from `first` on, one behind the other, if those rows are samples with heads
+        of 24 bytes and without flags, and their values have `nbytes` bytes each; else None. Nothing is copied.
+        """
+        count = self._length - first if count is None else count
+        offsets = np.asarray(self._offsets)
+        start = self._length + 1 + first
+        heads, values = (offsets[at : at + count + 1] for at in (start, start + self._length + 1))
+        if (np.diff(heads) != _PLAIN_HEAD).any() or (np.diff(values) != nbytes).any():
+            return None
+        words = np.frombuffer(self.raw, "<u2", _PLAIN_HEAD // 2 * count, int(heads[0]))
+        if (words[:: _PLAIN_HEAD // 2] != _SAMPLE).any():
+            return None
+        return memoryview(self.raw)[int(values[0]) : int(values[-1])]
+
     def replaced(self, rows: Iterable[Row | None]) -> bytes | None:
         """The bytes of the leaf with the heads and values of these rows under keys that it has; nothing is parsed for that.
 
@@ -207,7 +223,7 @@ class Inner:
     def total(self) -> Sums:
         """What lies below all children."""
         length, sums = len(self.keys), self._sums
-        return Sums(*(sum(sums[first : first + length]) & _SUM_MASK for first in (0, length, 2 * length)))
+        return Sums(*(sum(sums[first : first + length]) & SUM_MASK for first in (0, length, 2 * length)))
 
     def before(self, i: int) -> int:
         """How many entries lie below the children before child `i`; all of them for i = len."""
@@ -305,6 +321,26 @@ def encode_leaf(rows: Sequence[Row]) -> bytes:
     return b"".join([head, _bytes(keys), _bytes(heads), _bytes(values), *parts])
 
 
+def encode_uniform_leaf(
+    keys: Sequence[bytes], lengths: np.ndarray[Any, np.dtype[np.int64]], head: bytes, values: memoryview
+) -> bytes:
+    """The bytes of a leaf, as encode_leaf gives them, of rows that share one head; `values` are those of all, of one length.
+
+    `lengths` are those of the keys, which ascend; there is at least one.
+    """
+    count = len(keys)
+    start = _PREFIX.size + 12 * (count + 1)
+    bounds = np.zeros((3, count + 1), np.int64)
+    np.cumsum(lengths, out=bounds[0, 1:])
+    bounds[0] += start
+    steps = np.arange(count + 1)
+    bounds[1] = bounds[0, -1] + steps * len(head)
+    bounds[2] = bounds[1, -1] + steps * (len(values) // count)
+    if bounds[2, -1] > _OFFSET_MAX:
+        raise BadNode("a node of more than 4 GiB")
+    return b"".join([_PREFIX.pack(_LEAF, 0, 0, count), bounds.astype("<u4").tobytes(), *keys, head * count, values])
+
+
 def encode_inner(level: int, children: Sequence[Child]) -> bytes:
     """The bytes of an inner node of that level (1: above leaves) with these children, whose keys ascend."""
     keys = [child.key for child in children]
@@ -321,7 +357,7 @@ def sum_heads(heads: Sequence[bytes]) -> Sums:
     if len(heads) < _MANY:
         weights = [_WEIGHT.unpack_from(head) for head in heads]
         samples = sum([kind == _SAMPLE for kind, _ in weights])
-        return Sums(len(heads), samples, sum([size for _, size in weights]) & _SUM_MASK)
+        return Sums(len(heads), samples, sum([size for _, size in weights]) & SUM_MASK)
     table = np.frombuffer(b"".join([head[: _WEIGHT.size] for head in heads]), "<u8")
     samples = int(np.count_nonzero(table[::2] & 0xFF == _SAMPLE))
     return Sums(len(heads), samples, int(table[1::2].sum()))
@@ -330,7 +366,7 @@ def sum_heads(heads: Sequence[bytes]) -> Sums:
 def sum_children(children: Iterable[Child]) -> Sums:
     """The sums of all these children."""
     counts, samples, sizes = zip(*(child.sums for child in children), strict=True)
-    return Sums(sum(counts) & _SUM_MASK, sum(samples) & _SUM_MASK, sum(sizes) & _SUM_MASK)
+    return Sums(sum(counts) & SUM_MASK, sum(samples) & SUM_MASK, sum(sizes) & SUM_MASK)
 
 
 def _bounds(parts: Sequence[bytes], start: int) -> array[int]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from storage.model.digest import Digest
+from storage.model.records import Entry, Kind, decode_entry
 from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Row, Sums
+
+_DIRECTORY = int(Kind.DIRECTORY)
 
 _Path = list[tuple[Inner, int]]
 """Inner nodes from the root down, each with the index of its next child to visit."""
@@ -41,6 +44,56 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
     i = node.bisect(after)
     yield from node.rows(i + (i < len(node) and node.key(i) == after))
     yield from _rows_behind(load, path)
+
+
+def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
+    """The directories by name. Nodes in which there is nothing but samples are not loaded."""
+    waiting = [] if root == EMPTY else [root]
+    while waiting:
+        node = load(waiting.pop())
+        if isinstance(node, Inner):
+            below = [(node.digests[i], node.sums(i)) for i in range(len(node))]
+            waiting += [digest for digest, sums in reversed(below) if sums.count != sums.samples]
+        else:
+            yield from ((name, decode_entry(head, value)) for name, head, value in node.rows() if head[0] == _DIRECTORY)
+
+
+def leaves(load: Load, root: Digest) -> list[tuple[int, Digest]]:
+    """The leaves in order, each with the number of samples before it: to be loaded in any order. Loads inner nodes only."""
+    found = [] if root == EMPTY else [(0, root)]
+    level = load(root).level if found else 0
+    while level:
+        level -= 1
+        below: list[tuple[int, Digest]] = []
+        for before, digest in found:
+            node = load(digest)
+            if not isinstance(node, Inner):
+                raise BadNode("a leaf stands where an inner node is expected")
+            for i, child in enumerate(node.digests):
+                below.append((before, child))
+                before += node.sums(i).samples
+        found = below
+    return found
+
+
+def grouped(load: Load, root: Digest, keys: Sequence[bytes]) -> Iterator[tuple[Leaf | None, list[int]]]:
+    """For ascending keys, some of them perhaps twice: each leaf with the rows in it of the next keys, -1 for what is not there.
+
+    None in place of a leaf for the keys behind the last one of the map.
+    """
+    at = 0
+    while at < len(keys):
+        node = None if root == EMPTY else load(root)
+        while isinstance(node, Inner):
+            i = bisect_left(node.keys, keys[at])
+            node = load(node.digests[i]) if i < len(node.keys) else None
+        if node is None:
+            yield None, [-1] * (len(keys) - at)
+            return
+        # A key behind the last one of the only leaf is not there: it is looked for all the same, once.
+        end = max(bisect_right(keys, node.last_key(len(node) - 1), at), at + 1)
+        yield node, [node.find(key) for key in keys[at:end]]
+        at = end
 
 
 def sums(load: Load, root: Digest) -> Sums:

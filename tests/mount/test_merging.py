@@ -160,6 +160,22 @@ def test_abort_is_seen_at_once(mount, feature):
     assert not (mount.main / ".arborfs" / "conflicts" / "d").exists()
 
 
+@pytest.mark.parametrize("end", ["commit", "abort"])
+def test_undo_brings_the_merge_back(mount, feature, repository, end):
+    (mount.main / "top").write_text("another one here\n")
+    conflicted(mount, feature)
+    shell("echo feature > .arborfs/merge; cat .arborfs/conflicts/*/*", mount.main, 1)
+    shell("cp .arborfs/conflicts/d/both/theirs d/both", mount.main)
+    if end == "commit":
+        shell("echo both > top", mount.main)
+    before = shell("cat .arborfs/merge d/both; find .arborfs/conflicts | sort", mount.main)
+    assert ("top" in before) == (end == "abort")
+    shell("echo together > .arborfs/commit" if end == "commit" else "echo --abort > .arborfs/merge", mount.main)
+    assert shell("cat .arborfs/merge", mount.main) == ""
+    arborfs("-C", repository, "undo")
+    wait_until(lambda: shell("cat .arborfs/merge d/both; find .arborfs/conflicts | sort", mount.main) == before)
+
+
 def test_an_aborted_merge_can_begin_again_with_other_files(mount, feature):
     conflicted(mount, feature)
     shell("echo feature > .arborfs/merge; cat .arborfs/conflicts/d/both/*; echo --abort > .arborfs/merge", mount.main)

@@ -87,6 +87,22 @@ def test_rsync(main, tree):
     same(tree, main / "synced")
 
 
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed on this machine")
+@pytest.mark.parametrize("options", [[], ["--inplace"]], ids=["renamed", "in place"])
+def test_a_version_brought_by_rsync_costs_what_changed(main, repository, tmp_path, options):
+    """rsync writes `.NAME.XXXXXX` and renames it, unless it is told to write in place."""
+    data = bytearray(os.urandom(6_000_000))
+    sizes = []
+    for version in range(3):
+        data[version * 2_000_000 : version * 2_000_000 + 5000] = os.urandom(5000)
+        (tmp_path / "big").write_bytes(data)
+        run("rsync", "-I", *options, tmp_path / "big", main / "big")
+        (main / ".arborfs" / "commit").write_text(f"{version}\n")
+        sizes.append(sum(path.stat().st_size for path in (repository / ".arborfs" / "segments").iterdir()))
+    assert sizes[2] - sizes[0] < 100_000
+    assert (main / "big").read_bytes() == data
+
+
 def test_dd(main, tmp_path):
     data = os.urandom(3_000_000)
     (tmp_path / "data").write_bytes(data)

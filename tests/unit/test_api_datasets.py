@@ -392,3 +392,28 @@ def test_names_that_only_a_mount_can_give_are_read_like_others(co, dataset):
         assert np.array_equal(dataset[key], ONE)
         del dataset[key]
     assert list(dataset) == []
+
+
+def test_datasets_are_found_without_looking_at_samples(repository, monkeypatch):
+    """Among 20,000 samples that fill many leaves of the tree, committed and then staged upon."""
+    with Repository(repository) as repo:
+        with repo.checkout(write=True) as co:
+            outer = co.datasets.init_dataset("outer", shape=(), dtype=np.int64)
+            outer.update({f"{number:05}": np.array(number) for number in range(20_000)})
+            co.datasets.init_dataset("outer/00777inner", shape=(), dtype=np.int64)
+            assert list(co.datasets) == ["outer", "outer/00777inner"]
+            co.commit("one")
+            del outer["00776"]
+            outer["00001"] = np.array(7)
+            assert list(co.datasets) == ["outer", "outer/00777inner"] and len(outer) == 19_999
+            outer["20000"] = np.array(7)
+            co.datasets.init_dataset("outer/2", shape=(), dtype=np.int64)
+            del co.datasets["outer/00777inner"]
+            assert list(co.datasets) == ["outer", "outer/2"] and len(outer) == 20_000
+            co.commit("two")
+        reader = repo.checkout()
+        objects, loaded = reader._session.tree._objects, []
+        load = objects.node
+        monkeypatch.setattr(objects, "node", lambda digest: loaded.append(digest) or load(digest))
+        assert list(reader.datasets) == ["outer", "outer/2"]
+        assert len(set(loaded)) < 10

@@ -39,6 +39,23 @@ def change(repo, branch, **samples):
         return co.commit(f"changes {', '.join(samples)}")
 
 
+def edit(co, action: int, random) -> None:
+    """Change the datasets of a checkout in one of six ways."""
+    numbers = co.datasets.get("numbers")
+    if action == 0:
+        co.datasets.init_dataset(f"new{random.integers(3)}", shape=(1,), dtype=np.uint8) if len(
+            co.datasets
+        ) < 2 else None
+    elif numbers is None:
+        co.datasets.init_dataset("numbers", shape=(3,), dtype=np.float64)
+    elif action == 1:
+        del co.datasets["numbers"]
+    elif action == 2 and len(numbers):
+        del numbers[min(numbers)]
+    else:
+        numbers[int(random.integers(8))] = np.full(numbers.shape, random.integers(2), numbers.dtype)
+
+
 class TestStaged:
     def test_added_deleted_mutated(self, repo):
         with repo.checkout(write=True) as co:
@@ -170,6 +187,48 @@ class TestBetween:
         assert conflict.t22.samples == keys("1")
         assert conflict.t3.samples == keys("2")
         assert "t3 (changed on both sides): 1" in repr(conflict)
+
+    def test_what_was_added_to_a_dataset_that_the_other_side_removed(self, repo):
+        repo.create_branch("dev")
+        change(repo, "dev", s6=6)
+        with repo.checkout(write=True) as co:
+            del co.datasets["numbers"]
+            co.commit("without numbers")
+        assert repo.diff("main", "dev").conflict.t21.samples == keys("6")
+        assert repo.diff("dev", "main").conflict.t22.samples == keys("6")
+        with pytest.raises(ValueError):
+            repo.merge("both", "main", "dev")
+
+    def test_what_was_added_to_a_dataset_that_got_another_schema(self, repo):
+        repo.create_branch("dev")
+        change(repo, "dev", s6=6)
+        with repo.checkout(write=True) as co:
+            del co.datasets["numbers"]
+            co.datasets.init_dataset("numbers", shape=(3,), dtype=np.float64)
+            co.commit("other numbers")
+        assert keys("6")[0] in repo.diff("main", "dev").conflict.t3.samples
+        assert keys("6")[0] in repo.diff("dev", "main").conflict.t3.samples
+
+    def test_the_diff_foresees_what_a_merge_refuses(self, repo):
+        random = np.random.default_rng(1)
+        found = set()
+        for number in range(40):
+            names = [f"{side}{number}" for side in ("a", "b")]
+            for name in names:
+                repo.create_branch(name, "main")
+                with repo.checkout(write=True, branch=name) as co:
+                    for action in random.integers(0, 6, 2):
+                        edit(co, int(action), random)
+                    if co.diff.status() == "DIRTY":
+                        co.commit("changed")
+            told = repo.diff(*names).conflict.conflict
+            found.add(told)
+            if told:
+                with pytest.raises(ValueError, match="conflict"):
+                    repo.merge("both", *names)
+            else:
+                repo.merge("both", *names)
+        assert found == {True, False}
 
     def test_staged_work_counts_as_our_side(self, repo):
         repo.create_branch("dev")

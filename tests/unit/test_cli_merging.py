@@ -99,3 +99,13 @@ def test_revert_and_cherry_pick(parted):
     parted("revert", "main~2", code=4)
     assert "the revert of" in parted("commit", "-m", "early", code=4)
     parted("merge", "--abort")
+
+
+def test_a_pick_with_conflicts_is_committed_with_its_own_message(parted):
+    stage(parted.repository, "both", b"also ours")
+    parted("commit", "-m", "in between")
+    parted("cherry-pick", "dev", code=4)
+    parted("resolve", "both", "--theirs")
+    assert "on dev" in parted("commit")
+    assert parted.json("log")[0]["message"] == "on dev"
+    assert "Say what changed" in parted("commit", code=2)

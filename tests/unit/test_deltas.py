@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from storage.disk.segments import FILE_SIZE
 from storage.engine import Engine
 from storage.errors import Corrupt
+from storage.importing import import_files
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.chunking import ChunkRef
 from storage.model.deltas import CHAIN_MAX, Alignment, Delta, difference, patched
 from storage.model.digest import blake
-from storage.model.samples import BytesSource
+from storage.model.records import Attributes
+from storage.model.samples import BytesSource, make_schema
 from tests.fuzz.mutations import mutated
 
 ROW, ROWS = 4096, 1500
@@ -207,3 +209,68 @@ def test_what_packs_well_is_packed(engine):
         tree.put_file((b"x",), BytesSource(RNG.integers(0, 2, 2_000_000, dtype=np.uint8).tobytes()))
         content = tree.open((b"x",))[1]
         assert not any(engine.objects.delta(chunk.digest) for chunk in content.chunks)
+
+
+@pytest.mark.parametrize("name", [b".x.npy.a8Fj2k", b"x.npy.tmp", b"x.npy~", b"tmp.x.npy"])
+@pytest.mark.parametrize("rows", [10, ROWS], ids=["in the journal", "in chunks"])
+def test_a_file_written_beside_the_one_that_it_replaces(engine, name, rows):
+    tree = engine.working_tree("main")
+    old = RNG.integers(0, 256, (rows, ROW), dtype=np.uint8)
+    tree.put_file((b"x.npy",), BytesSource(old.tobytes()))
+    tree.commit("one")
+    before, new = stored(engine), old.copy()
+    new[rows // 2, :100] = 0
+    tree.put_file((name,), BytesSource(new.tobytes()))
+    tree.rename((name,), (b"x.npy",))
+    tree.commit("two")
+    assert stored(engine) - before < 10_000
+    content = tree.open((b"x.npy",))[1]
+    assert content.read(0, content.size) == new.tobytes()
+    assert verify(engine) == []
+
+
+def test_a_file_that_was_removed_or_emptied_before_it_was_written_anew(engine):
+    tree = engine.working_tree("main")
+    rows = RNG.integers(0, 256, (ROWS, ROW), dtype=np.uint8)
+    tree.put_file((b"x",), BytesSource(rows.tobytes()))
+    tree.commit("one")
+    before = stored(engine)
+    for gone in (lambda: tree.remove((b"x",)), lambda: tree.put_file((b"x",), BytesSource(b""))):
+        gone()
+        rows = changed(rows, "changed")
+        tree.put_file((b"x",), BytesSource(rows.tobytes()))
+        tree.commit("again")
+    assert stored(engine) - before < rows.nbytes // 10
+
+
+def test_a_sample_written_beside_the_one_that_it_replaces(engine):
+    """Under the name that it is written under it is no sample: it becomes one when it is moved."""
+    tree = engine.working_tree("main")
+    rows = RNG.integers(0, 256, (ROWS, ROW), dtype=np.uint8)
+    tree.make_directory((b"d",), attributes=Attributes(schema=make_schema(rows.dtype, rows.shape)))
+    tree.put_file((b"d", b"0.npy"), BytesSource(npy(rows)))
+    tree.commit("one")
+    before = stored(engine)
+    rows[7, :100] = 0
+    tree.put_file((b"d", b".0.npy.a8Fj2k"), BytesSource(npy(rows)))
+    tree.rename((b"d", b".0.npy.a8Fj2k"), (b"d", b"0.npy"))
+    tree.commit("two")
+    assert stored(engine) - before < rows.nbytes // 10
+    content = tree.open((b"d", b"0.npy"))[1]
+    assert content.read(0, content.size) == npy(rows)
+
+
+def test_an_import_over_what_is_there(engine, tmp_path):
+    tree = engine.working_tree("main")
+    rows = RNG.integers(0, 256, (ROWS, ROW), dtype=np.uint8)
+    sizes = []
+    for _ in range(2):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / "file").write_bytes(rows.tobytes())
+        np.save(tmp_path / "0.npy", rows)
+        import_files(tree, [tmp_path / "in"], "files", overwrite=True)
+        import_files(tree, [tmp_path / "0.npy"], "samples", overwrite=True)
+        tree.commit("imported")
+        sizes.append(stored(engine))
+        rows = changed(rows, "changed")
+    assert sizes[1] - sizes[0] < 2 * rows.nbytes // 10

@@ -419,3 +419,17 @@ def test_status_while_another_process_commits_again_and_again(repository):
         finally:
             over.set()
             thread.join()
+
+
+def test_in_a_directory_that_the_tip_has_not_all_is_added(engine):
+    """Also where the directory came from elsewhere, and what is staged in it changed or removed what it brought."""
+    tree = engine.working_tree("main")
+    tree.make_directory((b"d",))
+    put(tree, "d/a", b"a")
+    put(tree, "d/b", b"b")
+    tree.commit("one")
+    tree.rename((b"d",), (b"moved",))
+    put(tree, "moved/a", b"changed")
+    tree.remove((b"moved", b"b"))
+    told = {(row.change, b"/".join(row.path)) for row in tree.status()}
+    assert told == {("removed", b"d"), ("added", b"moved"), ("added", b"moved/a")}

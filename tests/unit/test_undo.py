@@ -499,3 +499,23 @@ def test_operations_tell_what_moved(engine, tree):
     assert last.number == 3
     assert last.author == "Ada Lovelace <ada@example.org>"
     assert last.changes == [("branch/main", engine.resolve("main~1").hex(), engine.resolve("main").hex())]
+
+
+def test_names_that_went_to_other_branches_go_back_to_theirs(engine, tree):
+    """Each of the two branches has its own work again: they never share one."""
+    number = engine.operations(1)[0].number
+    engine.rename_branch("main", "side")
+    put(engine.working_tree("side"), "d/a", b"work of side")
+    engine.create_branch("main", engine.resolve("side"))
+    put(engine.working_tree("main"), "d/a", b"work of main")
+    engine.restore_operation(number)
+    assert list(engine.branches()) == ["main"]
+    assert contents(tree)[b"d", b"a"] == b"work of side"
+    engine.undo()
+    assert {name: contents(engine.working_tree(name))[b"d", b"a"] for name in engine.branches()} == {
+        "main": b"work of main",
+        "side": b"work of side",
+    }
+    put(engine.working_tree("side"), "d/a", b"more")
+    assert contents(engine.working_tree("main"))[b"d", b"a"] == b"work of main"
+    rebuilt(engine)

@@ -59,6 +59,18 @@ def test_rows_that_changed_places_are_found_and_a_rebuild_heals_them(filled, tab
         assert verify(engine) == []
 
 
+def test_a_commit_whose_row_leads_to_another_object_is_healed_by_a_rebuild(filled):
+    index = filled.internals()[0]
+    tip = filled.branches()["main"]
+    with index.write() as txn:
+        other, row = next((key, row) for key, row in index.scan(txn, index.objects, b"") if key != tip)
+        txn.put(other, txn.get(tip, db=index.objects), db=index.objects)
+        txn.put(tip, row, db=index.objects)
+    problems = verify(filled)
+    assert any("branch main names commit" in problem.what for problem in problems), problems
+    assert all("rebuild" in problem.advice for problem in problems), problems
+
+
 @pytest.mark.parametrize("table", ["objects", "staged", "directories", "refs", "operations", "commits", "journals"])
 def test_a_row_that_is_gone_or_changed_is_found(filled, table):
     index = filled.internals()[0]

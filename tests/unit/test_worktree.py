@@ -303,3 +303,17 @@ def test_what_is_written_again_as_it_was_is_no_change(engine):
     assert not tree.is_dirty()
     tree.put_file((b"5000",), BytesSource(b"y" + b"x" * 4999), mtime=1)
     assert [row.path for row in tree.status()] == [(b"5000",)]
+
+
+def test_a_directory_is_not_moved_over_the_one_that_it_is_in(engine):
+    """It is not empty, also where nothing in it has been staged yet."""
+    tree = engine.working_tree("main")
+    for path in ((b"d",), (b"d", b"e")):
+        tree.make_directory(path)
+    tree.put_file((b"d", b"f"), BytesSource(b"x"))
+    tree.commit("one")
+    for path in ((b"d", b"e"), (b"d", b"f")):
+        with pytest.raises(NotEmpty):
+            tree.rename(path, (b"d",))
+    assert tree.status() == []
+    assert tree.entry((b"d", b"f")).size == 1
