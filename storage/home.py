@@ -14,7 +14,7 @@ from storage.disk import files
 from storage.disk.index import Index, is_whole
 from storage.disk.locks import boot_id
 from storage.disk.segments import Segments
-from storage.errors import Corrupt
+from storage.errors import Corrupt, StorageFull
 from storage.model.format import MALFORMED
 from storage.stores.log import cut_unacknowledged, renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
@@ -166,4 +166,9 @@ def checksum_of(path: Path) -> str:
 
 
 def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> None:
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp, checksum)))
+    state = msgspec.json.encode(State(boot_id(), clean, stamp, checksum))
+    try:
+        files.replace(home / "state.json", state)
+    except StorageFull:
+        # Who is out of room must be able to read, and to make some. A state torn by a power loss is none: a rebuild.
+        files.overwrite(home / "state.json", state)

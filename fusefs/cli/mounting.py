@@ -69,7 +69,7 @@ def mount(
     log: Path | None,
     debug: bool,
 ) -> None:
-    """Mount REPOSITORY on the folder MOUNTPOINT and go to the background once it answers.
+    """Mount REPOSITORY on the folder MOUNTPOINT. The command ends once the mount answers, and a daemon stays.
 
     What a dead mount has left there is cleared first. The log goes to REPOSITORY/.arborfs/logs/ unless --log
     names a file. `arborfs umount` and SIGTERM both finish what is being written, then unmount. With --supervise
@@ -181,7 +181,7 @@ def default_log(options: MountOptions) -> Path:
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Also while files are open there: they go on until they are closed.")
 def umount(mountpoint: Path, force: bool) -> None:
-    """Take the mount at MOUNTPOINT away, and wait until its daemon has stored everything and ended.
+    """Take the mount at MOUNTPOINT away. Waits until its daemon has stored everything and ended.
 
     Staged work stays staged: it is there again at the next mount, and in the Python API.
 

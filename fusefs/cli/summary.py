@@ -24,7 +24,7 @@ from storage.reports import summary_text
 @json_option
 @click.pass_obj
 def summary(location: Location, revision: str, as_json: bool) -> None:
-    """Sum up the repository and what REVISION holds: its datasets, their schemas and numbers of samples.
+    """Sum up the repository and what REVISION holds. That is its datasets, their schemas and numbers of samples.
 
     REVISION is as for log; default: the tip of the branch you stand in.
 

@@ -52,7 +52,6 @@ def thumbnail(array: Array) -> tuple[str, int, int]:
         array = array[:, :, 0] if array.shape[2] == 1 else array
     # Every so many pixels only: averaging millions of them for a picture of this size would be seen in the time alone.
     array = array[:: max(1, height // (4 * SIDE)), :: max(1, width // (4 * SIDE))]
-    from PIL import Image  # Not above: no command is to wait for it.
 
     image = Image.fromarray(np.ascontiguousarray(_brightness(array)))
     image.thumbnail((SIDE, SIDE))

@@ -410,6 +410,18 @@ def test_the_version_is_the_package_s():
     assert run("--version").output.startswith("arborfs, version 0.")
 
 
+def test_no_short_description_is_cut():
+    def groups(command, name):
+        if isinstance(command, click.Group):
+            yield command, name
+            for inner, each in command.commands.items():
+                yield from groups(each, inner)
+
+    for group, name in groups(main, "arborfs"):
+        listing = group.get_help(click.Context(group, info_name=name, terminal_width=80))
+        assert "..." not in listing.partition("Commands:")[2], listing
+
+
 # --- gc -----------------------------------------------------------------------------------------------------
 
 
