@@ -1,13 +1,13 @@
 """Kills the daemon of a mount at random moments under load, again and again, and checks what it had promised.
 
 In each round several threads and a process write to a mounted branch, another process writes and commits through the
-API, and a thread commits through the mount, while yet another process collects garbage. Each notes what it tries before it tries, and what was acknowledged once it
-was. Then the daemon is killed with SIGKILL, the collector too, in half of the rounds before it, and in half of the rounds the
-API's process, before or after. The others
-must end, not hang, and with no error but those that a dead daemon gives. The next mount at the same place must simply
-work, and show at every path what was acknowledged last or something that was tried after, and nothing else. Every
-acknowledged commit must be in the log, no commit that nobody tried, and each must hold what was there when it was made;
-`verify` must be clean.
+API, and a thread commits through the mount, while yet another process collects garbage. Each notes what it tries
+before it tries, and what was acknowledged once it was. Then the daemon is killed with SIGKILL, the collector too, in
+half of the rounds before it, and in half of the rounds the API's process, before or after. The others must end, not
+hang, and with no error but those that a dead daemon gives. The next mount at the same place must simply work, and
+show at every path what was acknowledged last or something that was tried after, and nothing else. Every acknowledged
+commit must be in the log, no commit that nobody tried, and each must hold what was there when it was made; `verify`
+must be clean.
 """
 
 from __future__ import annotations
