@@ -214,6 +214,12 @@ class Segment:
         self.end = files.append(self.fd, parts, self.end)
         return placed
 
+    def record(self, header: bytes | memoryview, place: Place) -> Found | None:
+        """The record whose payload lies at `place`, from the bytes before it; None where these are no header of such a one."""
+        at = place.offset - RECORD_SIZE
+        found = _found(bytes(header), self.id, at) if _is_header(bytes(header), at, self._salt) else None
+        return found if found is not None and found.place == place else None
+
     def take_back(self, end: int) -> None:
         """Cut off what was appended behind `end`, which nobody was told of."""
         files.truncate(self.fd, end)
@@ -433,11 +439,6 @@ def walk(view: View, path: Path) -> Iterator[Found]:
                 continue
         at, header = _next_header(view, resume, salt)
         valid = bool(header)
-
-
-def record_at(header: bytes, segment: int, salt: int, at: int) -> Found | None:
-    """The record whose header was read at the offset `at` of a segment file with that salt; None where it is damaged."""
-    return _found(header, segment, at) if _is_header(header, at, salt) else None
 
 
 def _found(header: bytes, segment: int, at: int) -> Found:

@@ -27,7 +27,6 @@ _SPAN = 4 << 20
 _RECORDS = 4096
 """A stretch has at most so many bytes (or one record) and records: 1 MB of small ones takes 4 MB of memory."""
 _AHEAD = 4 * _SPAN  # bytes that the kernel is asked to read before they are needed
-_ASKED = 1 << 20  # and how many at once: it does not take more
 _PAGE = 4096
 _CONTENTS = (Kind.FILE, Kind.SAMPLE)
 Unpacked = Callable[[int, bytes | memoryview, int], bytes | memoryview]
@@ -103,10 +102,11 @@ class _Window:
         return self._data[first : first + length]
 
     def ask(self, at: int) -> None:
-        """Have the kernel begin to read what comes after `at`: else disk and threads would wait for each other."""
-        while self._asked < min(at + _AHEAD, self._end):
-            os.posix_fadvise(self._fd, self._asked, _ASKED, os.POSIX_FADV_WILLNEED)
-            self._asked += _ASKED
+        """Have the kernel begin to read what comes after `at`."""
+        stop = min(at + _AHEAD, self._end)
+        if stop - self._asked >= _SPAN or stop == self._end:
+            files.expect(self._fd, self._asked, stop)
+            self._asked = max(self._asked, stop)
 
 
 def _read(fd: int, at: int, length: int) -> bytes:
@@ -126,14 +126,9 @@ class _Memory(threading.local):
         """The bytes `start` to `stop` of a file, fewer where it ends; until the next call. StorageFailed."""
         if stop - start > len(self._buffer):
             self._buffer = bytearray(stop - start)
-        into, done = memoryview(self._buffer)[: stop - start], 0
+        into = memoryview(self._buffer)[: stop - start]
         with path.open("rb") as file:
-            try:
-                while count := os.preadv(file.fileno(), [into[done:]], start + done):
-                    done += count
-            except OSError as error:
-                raise files.failure(error, f"read {path.name} from byte {start + done} on") from error
-        return into[:done]
+            return into[: files.read_into(file.fileno(), into, start)]
 
 
 _memory = _Memory()
