@@ -122,7 +122,7 @@ class Operations(pyfuse3.Operations):
             raise Refused("devices, pipes and sockets are not kept")
         node = self._table[parent_inode].make_file(name, mode, ctx.uid, ctx.gid)
         if isinstance(node, WorkingFile):
-            node.fresh = False
+            node.begun()
         return self._entry(node)
 
     @handler
@@ -264,7 +264,7 @@ class Operations(pyfuse3.Operations):
             if flags & os.O_EXCL:
                 raise
             node = directory.child(name)
-        handle = node.open(flags & ~os.O_TRUNC if isinstance(node, WorkingFile) and node.fresh else flags)
+        handle = node.open(flags & ~os.O_TRUNC if isinstance(node, WorkingFile) and node.opened.fresh else flags)
         return FileInfo(fh=self._files.add(handle), keep_cache=True), self._entry(node)
 
     @handler
@@ -332,7 +332,7 @@ class Operations(pyfuse3.Operations):
         handle = self._files[fh]
         file = handle.file
         try:
-            if file is not None and file.unstaged and file.handles == 1:
+            if file is not None and file.unstaged and file.opened.handles == 1:
                 await self._lanes.stage(file)
         finally:
             self._close(self._files.pop(fh))

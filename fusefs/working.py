@@ -87,7 +87,7 @@ class WorkingDirectory(Placed):
         entry = self.branch.tree.make_file(path, attributes=attributes)
         self.entry = None
         made = WorkingFile(self.branch, self, name, entry)
-        made.fresh = True
+        made.begin()
         return made
 
     def make_directory(self, name: bytes, mode: int, uid: int, gid: int) -> Node:
@@ -186,10 +186,9 @@ class WorkingDirectory(Placed):
         if isinstance(node, WorkingFile) and node.unstaged and entry is not None and not entry.is_directory:
             return  # Being written here: the last close wins.
         if entry is not None and _same_inode(node, entry):
-            if node.entry is None or (node.entry.attributes, node.entry.mtime) != (entry.attributes, entry.mtime):
-                node.entry = entry
+            known, node.entry = node.entry, entry
+            if known is None or (known.attributes, known.mtime) != (entry.attributes, entry.mtime):
                 yield Notice(node.ino)
-            node.entry = entry
             if isinstance(node, WorkingDirectory):
                 yield from node.recheck_all()
             return
@@ -213,7 +212,7 @@ class WorkingDirectory(Placed):
         """It is gone, with all that is known below it."""
         for node in list(self.children.values()):
             node.vanish(how)
-        if self.entry is None:
+        if self._facts is None:
             self.entry = Entry(Kind.STAGED, mtime=time.time_ns())
         super().vanish(how)
 
@@ -230,7 +229,8 @@ def _same_inode(node: Placed, entry: Entry) -> bool:
         return entry.is_directory
     if entry.is_directory:
         return False
-    return node.entry is not None and node.branch.tree.same_contents(node.entry, entry)
+    known = node.entry
+    return known is not None and node.branch.tree.same_contents(known, entry)
 
 
 class WorkingListing(Listing):
