@@ -119,6 +119,9 @@ class TextHandle(Handle):
 class Listing:
     """An open directory. Positions count from 0; every name is listed at most once, and once if it stays."""
 
+    large = False
+    """Whether reading it has taken much memory that is free once it is closed."""
+
     def __init__(self, node: Node) -> None:
         self.node = node
 

@@ -7,7 +7,7 @@ the kernel gives the counts back with `forget`. Everything in this module runs o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -187,6 +187,8 @@ class Immutable(Protocol):
         """The kernel gives back lookups of that number."""
 
 
+MANY = 1 << 15
+"""Nodes that take some megabytes."""
 PAGE_BITS = 7
 PAGE_MASK = (1 << PAGE_BITS) - 1
 
@@ -201,6 +203,7 @@ class NodeTable:
     def __init__(self, root: Node, immutable: Immutable) -> None:
         self._pages: dict[int, list[Node | None]] = {}
         self._count = 1
+        self._most = 1
         self._immutable = immutable
         self._next = ROOT_INODE
         root.ino = ROOT_INODE
@@ -252,6 +255,16 @@ class NodeTable:
             self._count += 1
             node.attach()
         node.known += 1
+
+    def forget_many(self, given_back: Iterable[tuple[int, int]]) -> bool:
+        """The kernel gives back lookups: inode and count. Whether of many nodes that it knew hardly any are left by that."""
+        self._most = max(self._most, self._count)
+        for ino, count in given_back:
+            self.forget(ino, count)
+        if self._most < MANY or self._count > self._most >> 6:
+            return False
+        self._most = self._count
+        return True
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives back `count` lookups."""

@@ -27,6 +27,7 @@ from fusefs.handles import Handle, HandleTable, Listing
 from fusefs.invalidate import Notifier, tell
 from fusefs.lanes import Lanes
 from fusefs.layout import BLOCK, Stat, kept_time
+from fusefs.memory import give_back
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
 from fusefs.view import View
 from fusefs.working import Notice, WorkingDirectory
@@ -97,8 +98,9 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """The kernel gives lookups back."""
-        for ino, count in inode_list:
-            self._table.forget(ino, count)
+        if self._table.forget_many(inode_list):
+            # It was short of memory, or is done with all that: we are, too.
+            await self._lanes.read(self._view.let_go)
 
     @handler
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -390,7 +392,10 @@ class Operations(pyfuse3.Operations):
     @handler
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        self._directories.pop(fh).close()
+        listing = self._directories.pop(fh)
+        listing.close()
+        if listing.large:
+            await self._lanes.read(give_back)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

@@ -244,6 +244,7 @@ class WorkingListing(Listing):
         super().__init__(directory)
         self._directory = directory
         self._names: list[bytes] = []
+        self.large = False
         self._page: list[tuple[bytes, Entry]] = []
         self._at = 0
 
@@ -269,6 +270,8 @@ class WorkingListing(Listing):
 
     def _behind(self, name: bytes) -> int:
         """The position behind a name that is listed now: the one it had when it was listed here before, or a new one."""
+        if len(self._names) == REMEMBERED:
+            self.large = True
         if self._at == len(self._names) or self._names[self._at] != name:
             self._names.append(name)
             return len(self._names)
