@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from storage.stores.contents import Content
 
 if TYPE_CHECKING:
+    from fusefs.layout import Stat
     from fusefs.nodes import Node
     from fusefs.working_file import WorkingFile
 
@@ -128,6 +129,10 @@ class Listing:
     def entries(self, position: int) -> Entries:
         """Name, node and following position of everything from `position` on."""
         raise NotImplementedError
+
+    def stat(self, node: Node) -> Stat:
+        """What stat says of the node that `entries` has given last."""
+        return node.stat()
 
     def close(self) -> None:
         """Nobody reads on."""

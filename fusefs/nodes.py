@@ -250,7 +250,8 @@ class NodeTable:
             node.remembered()
             return
         if not node.known:
-            self.number(node)
+            if not node.ino:
+                self.number(node)
             self._place(node)
             self._count += 1
             node.attach()

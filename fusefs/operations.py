@@ -384,7 +384,7 @@ class Operations(pyfuse3.Operations):
         for name, node, following in listing.entries(max(start_id - DOTS, 0)):
             if not node.ino:
                 self._table.number(node)
-            fill(packed, node.stat())
+            fill(packed, listing.stat(node))
             if not pyfuse3.readdir_reply(token, name, packed, following + DOTS):
                 return
             self._table.remember(node)

@@ -102,7 +102,11 @@ class Placed(Node):
 
     def stat(self) -> Stat:
         """What stat says."""
-        there, entry = self.branch, self.current()
+        return self.stat_as(self.current())
+
+    def stat_as(self, entry: Entry) -> Stat:
+        """What stat says where that is the staged entry."""
+        there = self.branch
         return entry_stat(self.ino, entry, there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
 
     def attach(self) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from fusefs.handles import Entries, Listing
-from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, kept_attributes
+from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, Stat, kept_attributes
 from fusefs.nodes import CrossDevice, NameTooLong, Node, Stale, checked
 from fusefs.placed import Branch, Gone, Placed, WorkingLink
 from fusefs.working_file import WorkingFile
@@ -267,6 +267,13 @@ class WorkingListing(Listing):
             # Only once the next is asked for has this one found room.
             self._at = following
             self._page.pop()
+
+    def stat(self, node: Node) -> Stat:
+        """What stat says of the node that `entries` has given last."""
+        if node.known or not isinstance(node, Placed):
+            return node.stat()
+        # Made for the entry that is at hand: unpacking its facts again would take longer than the rest.
+        return node.stat_as(self._page[-1][1])
 
     def _behind(self, name: bytes) -> int:
         """The position behind a name that is listed now: the one it had when it was listed here before, or a new one."""

@@ -13,8 +13,8 @@ from storage.stores.objects import Objects
 from storage.tree import read
 from storage.tree.node import Load
 
-LARGE = 1 << 16
-"""Directories of more entries are listed without keeping their leaves."""
+LARGE = 1 << 18
+"""Directories of more entries, whose leaves would not find room in the cache, are listed without keeping them."""
 PLACES = 1000
 """So many directories are kept, to be looked into again."""
 
