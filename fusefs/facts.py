@@ -21,7 +21,7 @@ def packed(entry: Entry) -> bytes:
     if entry.attributes is PLAIN and not entry.flags and not entry.is_directory:
         # Most are like that, and every one that is listed comes here.
         return _FACTS.pack(entry.kind, 0, 0, entry.size, entry.mtime, value_check(value))
-    if isinstance(value, bytes) and (entry.flags or entry.is_directory):
+    if value and isinstance(value, bytes) and (entry.flags or entry.is_directory):
         kept = value
     else:
         check = value_check(value)
