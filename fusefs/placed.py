@@ -74,6 +74,7 @@ class Placed(Node):
 
     @entry.setter
     def entry(self, entry: Entry | None) -> None:
+        """Remember that this is staged there; None: nothing."""
         self._facts = None if entry is None else packed(entry)
 
     @property
