@@ -27,6 +27,7 @@ from storage.model.records import (
     decode_entry,
     directory_entry,
 )
+from storage.snapshot import listing_load
 from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
@@ -281,7 +282,7 @@ class WorkingReader:
     def _merged(self, txn: Txn, where: Where, after: bytes) -> Iterator[tuple[bytes, Entry]]:
         base: Iterator[tuple[bytes, bytes, bytes]] = iter(())
         if where.base != EMPTY:
-            base = iter(read.rows(self._p.objects.node, where.base, after))
+            base = iter(read.rows(listing_load(self._p.objects, where.base), where.base, after))
         staged: Iterator[tuple[bytes, Row]] = iter(())
         if where.staged is not None:
             staged = iter(self._p.staging.rows(txn, where.staged, after))

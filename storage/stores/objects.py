@@ -167,6 +167,23 @@ class Objects:
             return False  # whoever reads it is told
         return stored is not None
 
+    def passing(self, digest: Digest) -> Node:
+        """A decoded tree node for those who come by once: a leaf that is not kept yet is not kept for that.
+
+        Whoever lists a large map would push out everything else, and leave all its leaves in memory.
+        """
+        node = self._nodes.find(digest)
+        if node is None:
+            node, size = self._load_node(digest)
+            if node.level:
+                self._nodes.put(digest, node, size)
+        return node
+
+    def empty_caches(self) -> None:
+        """Keep nothing in memory of what can be read again."""
+        self._nodes.empty()
+        self._chunks.empty()
+
     def _load_node(self, digest: Digest) -> tuple[Node, int]:
         data = bytes(self.get(digest))
         try:

@@ -95,13 +95,12 @@ class Leaf:
 
     def bisect(self, key: bytes) -> int:
         """How many keys are less than `key`."""
-        # Two threads may both make the list: the same one.
-        if self._keys is None:
-            self._keys = self._column(0, 0)
-        return bisect_left(self._keys, key)
+        # For this the keys are not taken apart: who lists a large map comes by once, and would leave them all in memory.
+        return bisect_left(range(self._length), key, key=self.key)
 
     def find(self, key: bytes) -> int:
         """The index of the row with that key, -1 if there is none."""
+        # Two threads may both make the list: the same one.
         if self._keys is None:
             self._keys = self._column(0, 0)
         i = bisect_left(self._keys, key)
