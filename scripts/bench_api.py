@@ -228,7 +228,12 @@ def _rows(m: dict[str, float]) -> list[Row]:
         rate("write images and labels, batch", "write", f"{put / m['write']:.2f} x raw LMDB", ">= 150,000/s"),
         rate("write images, one by one", "naked", f"{put / m['naked']:.2f} x raw LMDB", ">= 50,000/s"),
         rate("update(keys, array) and commit", "update", f"{put / m['update']:.2f} x raw LMDB", ">= 1,000,000/s"),
-        ("commit of the batch", f"{m['commit']:.3f} s", f"{m['commit'] / (2 * COUNT * put):.2f} x raw LMDB", "<= 0.3 s"),
+        (
+            "commit of the batch",
+            f"{m['commit']:.3f} s",
+            f"{m['commit'] / (2 * COUNT * put):.2f} x raw LMDB",
+            "<= 0.3 s",
+        ),
         ("its size on disk", f"{m['disk'] / 1e6:.1f} MB", f"{m['disk'] / _NBYTES:.2f} x raw bytes", "<= 18 MB"),
         ("checkout", f"{m['checkout'] * 1e3:.2f} ms", "", "<= 10 ms"),
         rate("read at random", "random", f"{get / m['random']:.2f} x raw LMDB", ">= 100,000/s"),
