@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fusefs import preflight
 from fusefs.mountinfo import Mount, MountError, file_system_of, is_dead, mounts
-from storage.home import folder
+from storage.config import folder
 from storage.maintenance.checkup import Finding, Verdict
 
 ANSWER_SECONDS = 5.0

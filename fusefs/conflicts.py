@@ -16,6 +16,7 @@ from storage.errors import NotFound, ReadOnly
 from storage.merging import MergeState
 from storage.model.names import path_text
 from storage.model.records import Entry, Kind
+from storage.model.texts import printable
 from storage.snapshot import Snapshot
 from storage.stores.merge_state import require_no_merge
 from storage.stores.merging import staged_work
@@ -39,7 +40,7 @@ def _text(engine: Engine, branch: Branch) -> str:
     state = merging.under_way()
     if state is None:
         return ""
-    lines = [f"{word} {path_text(path) or '.'}\n" for path, word in merging.open()]
+    lines = [f"{word} {printable(path_text(path)) or '.'}\n" for path, word in merging.open()]
     return f"{state.what} {state.theirs}\n" + "".join(lines)
 
 

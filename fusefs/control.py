@@ -25,6 +25,7 @@ from storage.errors import ArborError, InvalidName, NotFound, NothingToCommit
 from storage.model.digest import Digest, hexed
 from storage.model.names import CONTROL, path_text
 from storage.model.records import Commit
+from storage.model.texts import printable
 
 Text = Callable[[], str]
 Report = Callable[[], dict[str, Any]]
@@ -337,7 +338,7 @@ def _status_rows(engine: Engine, branch: Branch) -> list[dict[str, str]]:
 
 
 def _status(engine: Engine, branch: Branch) -> str:
-    return "".join(f"{row['change']:<8} {row['path']}\n" for row in _status_rows(engine, branch))
+    return "".join(f"{row['change']:<8} {printable(row['path'])}\n" for row in _status_rows(engine, branch))
 
 
 def log_rows(engine: Engine, start: Digest | None) -> list[dict[str, Any]]:

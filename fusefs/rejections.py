@@ -19,9 +19,9 @@ import msgspec
 
 from storage.disk import files
 from storage.errors import ArborError, NotFound, StorageFailed
+from storage.model.format import MALFORMED
 from storage.model.names import MAX_NAME, path_text
 from storage.model.names import Path as TreePath
-from storage.model.records import MALFORMED
 
 ERRORS = "errors.jsonl"
 PIECE = 1 << 20

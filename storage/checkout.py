@@ -382,7 +382,8 @@ class WriterCheckout(Checkout):
         The ending of a file says its format, or `format` names it: `npy`, `npz`, `hdf5`, `image`, `csv`, `parquet`, `tree`
         (files as they are; the usual for directories) or a plug-in. Of a directory given with another format, the
         files of that format below it are taken, those in subdirectories into datasets below. `by` says what becomes one
-        sample: a `file`, a `row` or a `column`. Samples are named after files, by the column `key`, or numbered on.
+        sample: a `file`, a `row` or a `column` (for `npz` the last two make each member a dataset). Samples are named after
+        files, by the column `key`, or numbered on.
 
         ValueError, naming file and row, for what cannot be read or does not fit; FileExistsError where a name is taken
         by something else, unless `overwrite`. Samples of a new dataset have one shape, unless `variable_shape`. Memory

@@ -13,22 +13,24 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from storage.config import Config, folder, read_config
 from storage.disk import files
 from storage.disk.index import GENERATION, Index, number_key
 from storage.disk.locks import Owner, Presence
-from storage.disk.segments import FORMAT_VERSION, SegmentKind, Segments
+from storage.disk.segments import SegmentKind, Segments
 from storage.errors import (
     Corrupt,
     NotFound,
     RepositoryExists,
 )
-from storage.home import Config, folder, is_started, mark_clean, read_config, start_index
+from storage.home import is_started, mark_clean, start_index
 from storage.merging import Merging
 from storage.model import history
 from storage.model.digest import Digest
+from storage.model.format import FORMAT_VERSION, MALFORMED
 from storage.model.names import Path as TreePath
 from storage.model.names import path_text
-from storage.model.records import MALFORMED, Author, Commit, Entry, Kind, Schema, decode_entry
+from storage.model.records import Author, Commit, Entry, Kind, Schema, decode_entry
 from storage.references import References, new_root
 from storage.snapshot import Snapshot
 from storage.stores.compare import Comparison, Difference, Tree

@@ -26,6 +26,17 @@ class ArborError(Exception):
         """The text as given: KeyError would show its repr."""
         return str(self.args[0]) if self.args else (self.__doc__ or "").splitlines()[0]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its data, for the way from a worker process: classes take other arguments than their text."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[ArborError], args: tuple[Any, ...], data: dict[str, Any]) -> ArborError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(data)
+    return error
+
 
 class Usage(ArborError):
     """The call cannot be right, whatever the repository holds."""
@@ -86,6 +97,14 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotProvided(Usage, RuntimeError):
+    """A plug-in does not do what it was asked for."""
+
+
+class WrongType(Usage, TypeError):
+    """An argument that is of another type than the call takes."""
+
+
 class Ambiguous(Usage, ValueError):
     """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
 
@@ -130,6 +149,19 @@ class IsADirectory(State, IsADirectoryError):
 
 class NotEmpty(State, OSError):
     """The directory still holds entries."""
+
+
+class TooFewSamples(State, RuntimeError):
+    """There are fewer samples than the call needs: `wanted` and `found` say how many."""
+
+    def __init__(self, message: str, *, wanted: int, found: int) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.found = found
+
+
+class WorkerDied(State, RuntimeError):
+    """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
 
 
 class NeedsCopy(State, OSError):

@@ -44,6 +44,10 @@ def export_tree(
     try:
         chosen.save(stored, temporary, options)
         _publish(temporary, target, force)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
+            error.filename = str(target)  # of a full disk the system tells no name, else one that nobody knows
+        raise
     finally:
         _remove(temporary)
     return target

@@ -1,8 +1,7 @@
-"""A repository's folder: its configuration, the state of its index, and what happens when the first process opens it."""
+"""The state of a repository's index, and what happens when the first process opens the repository."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -14,29 +13,19 @@ import xxhash
 from storage.disk import files
 from storage.disk.index import Index, is_whole
 from storage.disk.locks import boot_id
-from storage.disk.segments import FORMAT_VERSION, Segments
-from storage.errors import Corrupt, NewerFormat, NotARepository, StorageFailed
-from storage.model.names import CONTROL
-from storage.model.records import MALFORMED
+from storage.disk.segments import Segments
+from storage.errors import Corrupt, StorageFull
+from storage.model.format import MALFORMED
 from storage.stores.log import cut_unacknowledged, renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
 
-CONFIG_MAX, STATE_MAX = 1 << 26, 1 << 16
-"""Bytes that these files have at most."""
+STATE_MAX = 1 << 16
+"""Bytes that `state.json` has at most."""
 CHECKED_MAX = 1 << 27
 """A larger index is not read to its end when it is opened: `verify` and `rebuild` are for doubts about it."""
 _BLOCK = 1 << 20
 INDEX_VERSION = 4
 """An index with another version is made anew."""
-
-
-class Config(msgspec.Struct, frozen=True):
-    """`config.json`: the format, the repository's own id, and who commits."""
-
-    format: int
-    id: str
-    name: str
-    email: str
 
 
 class State(msgspec.Struct, frozen=True):
@@ -50,36 +39,6 @@ class State(msgspec.Struct, frozen=True):
     clean: bool
     stamp: str = ""
     checksum: str = ""
-
-
-def folder(path: Path) -> Path:
-    """The folder inside a repository's folder that holds its data."""
-    return path / CONTROL.decode()
-
-
-def read_config(path: Path) -> Config:
-    """A repository's configuration. NotARepository, NewerFormat, Corrupt."""
-    where = folder(path) / "config.json"
-    try:
-        data = files.read_file(where, CONFIG_MAX)
-    except FileNotFoundError:
-        raise NotARepository(f"{path} holds no arborfs repository: make one with `arborfs init {path}`") from None
-    except StorageFailed as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise NotARepository(f"{path} holds no arborfs repository: {error}") from error
-        raise
-    try:
-        version = msgspec.json.decode(data).get("format", 0)
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise NewerFormat(
-                f"{path} has format {version}, this arborfs reads up to {FORMAT_VERSION}: install a newer arborfs"
-            )
-        config = msgspec.json.decode(data, type=Config)
-        if config.format < 1:
-            raise Corrupt(f"{where} cannot be read: there is no format {config.format}", where=str(where))
-        return config
-    except (*MALFORMED, AttributeError) as error:
-        raise Corrupt(f"{where} cannot be read: {error}", where=str(where)) from error
 
 
 def _read_state(home: Path) -> State:
@@ -207,4 +166,9 @@ def checksum_of(path: Path) -> str:
 
 
 def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> None:
-    files.replace(home / "state.json", msgspec.json.encode(State(boot_id(), clean, stamp, checksum)))
+    state = msgspec.json.encode(State(boot_id(), clean, stamp, checksum))
+    try:
+        files.replace(home / "state.json", state)
+    except StorageFull:
+        # Who is out of room must be able to read, and to make some. A state torn by a power loss is none: a rebuild.
+        files.overwrite(home / "state.json", state)

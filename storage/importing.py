@@ -22,9 +22,8 @@ from storage.formats.base import By, File, Folder, Format, Item, Link, Meter, Op
 from storage.formats.tree import TREE
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key, path_text
-from storage.model.records import Entry, directory_entry, encode_head
-from storage.planting import Planting, overlaid
-from storage.stores.building import MapBuilder
+from storage.model.records import Entry
+from storage.planting import Planting, around, overlaid
 from storage.worktree import WorkingTree
 
 TRIES = 5
@@ -219,7 +218,7 @@ def _plant(tree: WorkingTree, target: TreePath, new: Entry, overwrite: bool) -> 
         if entry is old:
             return  # all of it is there
         for name in reversed(target[len(place) :]):
-            entry = _around(tree, name, entry)
+            entry = around(tree.objects, name, entry)
         try:
             tree.graft(place, entry, since)
             return
@@ -242,12 +241,3 @@ def _where(tree: WorkingTree, target: TreePath) -> tuple[TreePath, Entry | None,
             raise NotADirectory(f"{path_text(target[:depth])} is a file: there can be nothing below it")
     old, since = tree.folded(target)
     return target, old, since
-
-
-def _around(tree: WorkingTree, name: bytes, entry: Entry) -> Entry:
-    """A new directory that holds nothing but `entry`."""
-    assert isinstance(entry.value, bytes)
-    builder = MapBuilder(tree.objects)
-    builder.add([(name, encode_head(entry), entry.value)], len(entry.value))
-    root, sums = builder.finish()
-    return directory_entry(root, sums.count, sums.samples, sums.size, mtime=entry.mtime)

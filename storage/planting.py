@@ -179,6 +179,25 @@ def child_of(objects: Objects, directory: Entry | None, name: bytes) -> Entry | 
     return None if found is None else decode_entry(*found)
 
 
+def around(objects: Objects, name: bytes, entry: Entry) -> Entry:
+    """A new directory that holds nothing but `entry`, a directory, under that name."""
+    assert isinstance(entry.value, bytes)
+    builder = MapBuilder(objects)
+    builder.add([(name, encode_head(entry), entry.value)], len(entry.value))
+    root, sums = builder.finish()
+    return directory_entry(root, sums.count, sums.samples, sums.size, mtime=entry.mtime)
+
+
+def merged(objects: Objects, parts: Sequence[Entry]) -> Entry:
+    """One directory with what is in all of them, otherwise like the first. Exists if a name is in two of them."""
+    builder = MapBuilder(objects)
+    for part in parts:
+        builder.add_map(part.root)
+    root, sums = builder.finish()
+    mtime, attributes = parts[0].mtime, parts[0].attributes
+    return directory_entry(root, sums.count, sums.samples, sums.size, mtime=mtime, attributes=attributes)
+
+
 def overlaid(objects: Objects, old: Entry | None, new: Entry, path: Path, *, overwrite: bool) -> Entry:
     """A directory with what is in `new` laid over what is in `old`; both are stored in full.
 

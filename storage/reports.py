@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from storage import html
+from storage.config import folder
 from storage.dataset_reader import dataset_name
 from storage.datasets import dataset_paths
 from storage.engine import Engine
 from storage.errors import NotFound
-from storage.home import folder
 from storage.html import Html
 from storage.metadata import FOLDER
 from storage.model.digest import Digest, hexed

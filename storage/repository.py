@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self, overload
 
 from storage import html, reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
+from storage.config import folder
 from storage.diffing import DiffAndConflicts, named_tree, three_way
 from storage.disk import files
 from storage.disk.locks import Owner, Presence
@@ -28,7 +29,6 @@ from storage.errors import (
     UnknownRevision,
     Unsupported,
 )
-from storage.home import folder
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author

@@ -543,24 +543,31 @@ class WorkingTree(WorkingReader):
         return entry, since
 
     def graft(self, path: Path, entry: Entry, since: int) -> None:
-        """Put a directory that is stored in full in place of what is at `path`, as one row.
+        """Put one directory that is stored in full in place of what is at `path`, as one row: see `graft_all`."""
+        self.graft_all([(path, entry)], since)
 
-        Conflict, and nothing is changed, where something at `path`, below it or above it changed after `since`. What
-        `entry` leads to survives power loss before it can be seen. NotFound if the directory around it is not there.
+    def graft_all(self, grafts: Sequence[tuple[Path, Entry]], since: int) -> None:
+        """Put directories that are stored in full in place of what is at their paths: all of them, as one change.
+
+        None may be inside another. Conflict, and nothing is changed, where something at one of the paths, below it or
+        above it changed after `since`. What they lead to survives power loss before it can be seen. NotFound if the
+        directory around one is not there.
         """
-        parent, name = split(path)
         self._p.log.sync()
         with self._change() as change:
-            if self._touched(change.txn, path, since):
-                raise Conflict(
-                    f"{path_text(path)} on branch {self.branch!r}", "what it was", "changes by somebody else"
-                )
-            directory = change.directory(parent)
-            found = change.find(directory, name)
-            if found is not None:
-                change.drop(found)
-            assert isinstance(entry.value, bytes)
-            change.put(directory, name, encode_head(entry), entry.value, new=found is None)
+            for path, _ in grafts:
+                if self._touched(change.txn, path, since):
+                    raise Conflict(
+                        f"{path_text(path)} on branch {self.branch!r}", "what it was", "changes by somebody else"
+                    )
+            for path, entry in grafts:
+                parent, name = split(path)
+                directory = change.directory(parent)
+                found = change.find(directory, name)
+                if found is not None:
+                    change.drop(found)
+                assert isinstance(entry.value, bytes)
+                change.put(directory, name, encode_head(entry), entry.value, new=found is None)
             change.structural = True
 
     def _touched(self, txn: Txn, path: Path, since: int) -> bool:

@@ -21,6 +21,7 @@ LAYERS = [
     ["storage.model"],
     ["storage.tree"],
     ["storage.disk"],
+    ["storage.config"],
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working", "storage.worktree", "storage.restoring", "storage.merging"],
@@ -43,10 +44,11 @@ LAYERS = [
     ["storage.diffing"],
     ["storage.planting"],
     ["storage.formats"],
-    ["storage.importing", "storage.exporting"],
+    ["storage.importing", "storage.exporting", "storage.external"],
     ["storage.checkout"],
     ["storage.reports"],
     ["storage.repository"],
+    ["storage.loaders", "storage.bulk"],
     ["storage"],  # the package itself names what users import
 ]
 

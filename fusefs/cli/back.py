@@ -20,7 +20,7 @@ from storage.restoring import restore as restore_entry
 @json_option
 @click.pass_obj
 def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str | None, as_json: bool) -> None:
-    """Move a branch to REVISION (default: where it is), its files with it.
+    """Move a branch to REVISION, its files with it. Default: where it is.
 
     Exit code 4 while anything is staged on it, unless you say with --soft that the files shall stay, or with --hard that the
     staged work shall go. Either way undo brings everything back.
@@ -70,7 +70,7 @@ def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str
 @click.option("--branch", shell_complete=branches, help="The branch to bring them back on. Default: as for status.")
 @click.pass_obj
 def restore(location: Location, paths: tuple[str, ...], revision: str | None, remove: bool, branch: str | None) -> None:
-    """Put the files and directories PATHS back as they were committed, as staged work.
+    """Put the files and directories PATHS back as committed. What comes back is staged.
 
     PATHS begin at the top of the tree; `.` is everything. A directory comes back whole: what it holds beyond what was committed
     goes, staged or not. No branch moves.

@@ -26,7 +26,7 @@ def _report(problems: Sequence[Problem]) -> None:
 @json_option
 @click.pass_context
 def verify(context: click.Context, quiet: bool, as_json: bool) -> None:
-    """Read everything the repository holds and check it against its digests, and the index against what it was made from.
+    """Read all that the repository holds, and check its digests. The index is held against what it was made from.
 
     Changes nothing. Others may go on working; `gc` waits. Exit code 6 when something is damaged; what, where and what
     to do is printed.

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fusefs.cli import (
-    back,
-    care,
-    completion,
-    dataset,
-    diff,
-    doctor,
-    history,
-    init,
-    log,
-    merging,
-    mounting,
-    oplog,
-    refs,
-    show,
-    space,
-    stats,
-    summary,
-    transfer,
-    view,
-    writer_lock,
-)
 from fusefs.cli.location import Location
+from fusefs.cli.output import INTERRUPTED
 from storage.errors import ArborError
 
 EXIT_CODES = """\b
@@ -53,8 +32,67 @@ def described(error: OSError) -> str:
     return f"{error.filename}: {said}" if error.filename else said
 
 
+COMMANDS = {
+    "init": "init:init",
+    "mount": "mounting:mount",
+    "umount": "mounting:umount",
+    "mounts": "mounting:mounts",
+    "stats": "stats:stats",
+    "status": "history:status",
+    "log": "log:log",
+    "commit": "history:commit",
+    "show": "show:show",
+    "diff": "diff:diff",
+    "merge": "merging:merge",
+    "resolve": "merging:resolve",
+    "revert": "merging:revert",
+    "cherry-pick": "merging:cherry_pick",
+    "branch": "refs:branch",
+    "checkout": "refs:checkout",
+    "tag": "refs:tag",
+    "dataset": "dataset:dataset",
+    "view": "view:view",
+    "summary": "summary:summary",
+    "reset": "back:reset",
+    "restore": "back:restore",
+    "undo": "oplog:undo",
+    "op": "oplog:op",
+    "import": "transfer:import_",
+    "export": "transfer:export",
+    "doctor": "doctor:doctor",
+    "verify": "care:verify",
+    "rebuild": "care:rebuild",
+    "du": "space:du",
+    "gc": "space:gc",
+    "writer-lock": "writer_lock:writer_lock",
+    "completion": "completion:completion",
+}
+"""Each command's module in this package, and its name there. What is not called is not imported: that would take longer
+than most commands do.
+"""
+
+
 class Commands(click.Group):
     """A group whose commands may raise what the storage raises."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None where there is none."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(import_module(f"fusefs.cli.{module}"), name)
+        return command
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, or complete what a shell asks for."""
+        if "_ARBORFS_COMPLETE" in os.environ:
+            import_module("fusefs.cli.completion")  # our bash part registers itself with click
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours or of the system becomes a line on stderr and an exit code."""
@@ -66,18 +104,18 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly when the reader of our output has left
         except KeyboardInterrupt:
-            ctx.exit(transfer.INTERRUPTED)
+            ctx.exit(INTERRUPTED)
         except click.Abort as error:
             if not isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            ctx.exit(transfer.INTERRUPTED)  # at a question
+            ctx.exit(INTERRUPTED)  # at a question
         except OSError as error:
             click.echo(f"Error: {described(error)}", err=True)
             ctx.exit(1)
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("arborfs"), prog_name="arborfs")
+@click.version_option(package_name="arborfs", prog_name="arborfs")
 @click.option(
     "-C",
     "--repository",
@@ -102,41 +140,3 @@ def main(context: click.Context, repository: Path | None) -> None:
     if os.environ.get("NO_COLOR"):
         context.color = False
     context.obj = Location(repository)
-
-
-for command in (
-    init.init,
-    mounting.mount,
-    mounting.umount,
-    mounting.mounts,
-    stats.stats,
-    history.status,
-    log.log,
-    history.commit,
-    show.show,
-    diff.diff,
-    merging.merge,
-    merging.resolve,
-    merging.revert,
-    merging.cherry_pick,
-    refs.branch,
-    refs.checkout,
-    refs.tag,
-    dataset.dataset,
-    view.view,
-    summary.summary,
-    back.reset,
-    back.restore,
-    oplog.undo,
-    oplog.op,
-    transfer.import_,
-    transfer.export,
-    doctor.doctor,
-    care.verify,
-    care.rebuild,
-    space.du,
-    space.gc,
-    writer_lock.writer_lock,
-    completion.completion,
-):
-    main.add_command(command)

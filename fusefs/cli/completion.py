@@ -285,7 +285,8 @@ add_completion_class(_Bash)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands, options, branches, tags, revisions, paths, datasets and samples in SHELL.
+    """Print the script that completes what is typed in SHELL. Commands, options, branches, tags, revisions, paths,
+    datasets and samples are completed.
 
     Put the first line below into ~/.bashrc; for zsh the same with zsh into ~/.zshrc; for fish, write the script to
     ~/.config/fish/completions/arborfs.fish.

@@ -15,8 +15,8 @@ import msgspec
 
 from fusefs.mountinfo import Mount
 from fusefs.options import MountOptions
+from storage.config import folder
 from storage.disk.locks import Owner, this_process
-from storage.home import folder
 
 
 class Daemon(msgspec.Struct, frozen=True):

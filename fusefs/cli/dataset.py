@@ -28,7 +28,7 @@ from storage.working import WorkingReader
 @json_option
 @click.pass_context
 def dataset(context: click.Context, as_json: bool) -> None:
-    """List, make, rename and remove datasets; without a subcommand, list them.
+    """List, make, rename and remove datasets. Without a subcommand, list them.
 
     What is made, renamed or removed is staged: a commit keeps it.
 
@@ -45,7 +45,7 @@ def dataset(context: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def list_datasets(location: Location, revision: str = "", as_json: bool = False) -> None:
-    """List the datasets of REVISION, each with its schema and the number of its samples.
+    """List the datasets of REVISION. Each comes with its schema and the number of its samples.
 
     REVISION is as for log, or a branch with a + behind it: its working tree, staged work included. Default: the working
     tree of the branch you stand in.
@@ -112,7 +112,7 @@ def create_dataset(
     branch: str | None,
     as_json: bool,
 ) -> None:
-    """Make the empty dataset NAME, whose samples are arrays of DTYPE and SHAPE; without a SHAPE, single values.
+    """Make the empty dataset NAME. Its samples are arrays of DTYPE and SHAPE; without a SHAPE, single values.
 
     A name with slashes makes a dataset below another one or below a directory. DTYPE is any name that numpy knows: UINT8,
     float32, complex64, datetime64[ns], U10; or STR, BYTES or JSON, for samples that are texts, bytes, or what JSON can say.
@@ -147,7 +147,7 @@ def create_dataset(
 @click.option("--branch", shell_complete=branches, help="Remove it from this branch. Default: as for status.")
 @click.pass_obj
 def remove_dataset(location: Location, name: str, branch: str | None) -> None:
-    """Remove the dataset NAME with its samples; datasets inside of it stay. Commits keep theirs.
+    """Remove the dataset NAME with its samples. Datasets inside of it stay; commits keep theirs.
 
     \b
     Example:
@@ -164,7 +164,7 @@ def remove_dataset(location: Location, name: str, branch: str | None) -> None:
 @click.option("--branch", shell_complete=branches, help="Rename it on this branch. Default: as for status.")
 @click.pass_obj
 def rename_dataset(location: Location, old: str, new: str, branch: str | None) -> None:
-    """Give the dataset OLD the name NEW, with all that is in it; costs the same whatever its size.
+    """Give the dataset OLD the name NEW, with all that is in it. Costs the same whatever its size.
 
     \b
     Example:

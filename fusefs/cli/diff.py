@@ -72,7 +72,7 @@ def diff(
     exit_code: bool,
     as_json: bool,
 ) -> None:
-    """Tell what must change to come from A to B, in all or at and below PATH.
+    """Tell what must change to come from A to B. With PATH, only what is at and below it.
 
     A and B are revisions as for log, or a branch with a + behind it, which means its working tree, staged work
     included; + alone is the branch you stand in. Without B, A is compared with that working tree; without both, its

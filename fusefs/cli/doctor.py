@@ -21,7 +21,8 @@ from storage.maintenance.checkup import Finding, Verdict, examine
 @json_option
 @click.pass_context
 def doctor(context: click.Context, path: Path | None, as_json: bool) -> None:
-    """Say what is wrong with this machine, its mounts and the repository at PATH, and what to do.
+    """Say what is wrong with mounts and repositories here. That is this machine, its mounts and the repository at PATH;
+    and what to do.
 
     PATH is a repository or a mount of one; without it the repository is found as for other commands, and need not
     be there. Changes nothing, and reads little: `verify` reads all of a repository. Exit code 1 when something is

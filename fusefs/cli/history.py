@@ -32,7 +32,7 @@ LISTED = 100
 @json_option
 @click.pass_obj
 def status(location: Location, branch: str | None, as_json: bool) -> None:
-    """List what is staged on BRANCH (default: the one you stand in, else the default branch), and open conflicts.
+    """List what is staged on BRANCH, and open conflicts. Default: the branch you stand in, else the default branch.
 
     Staged work is what was written since the last commit, in a mount or by the Python API. It survives
     unmounting and restarts.
@@ -129,7 +129,7 @@ def commit_json(digest: Digest, record: Commit, names: Names) -> dict[str, Any]:
 @json_option
 @click.pass_obj
 def commit(location: Location, messages: tuple[str, ...], amend: bool, branch: str | None, as_json: bool) -> None:
-    """Make a commit of everything staged on a branch, and print its id.
+    """Commit everything staged on a branch, and print the id.
 
     Without -m, $VISUAL or $EDITOR is opened for the message, with the status as comments; an empty one stops the commit,
     with exit code 1. Exit code 4 when nothing is staged. With --amend only this branch moves: other branches

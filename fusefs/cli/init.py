@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from storage.config import folder
 from storage.engine import Engine
-from storage.home import folder
 from storage.model.records import Author
 from storage.repository import delete_data
 

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of
-from storage.engine import Engine
+from storage.config import folder
 from storage.errors import NotARepository
-from storage.home import folder
 from storage.model.names import Path as TreePath
-from storage.snapshot import Snapshot
-from storage.worktree import WorkingTree
+
+if TYPE_CHECKING:
+    from storage.engine import Engine
+    from storage.snapshot import Snapshot
+    from storage.worktree import WorkingTree
 
 # The first colon that is not inside braces: main@{2026-11-01 12:30}:images
 _OBJECT = re.compile(r"(?P<revision>(?:[^:{]|\{[^}]*\})*)(?::(?P<path>.*))?", re.DOTALL)
@@ -82,6 +85,8 @@ class Location:
     @contextmanager
     def open(self) -> Iterator[Engine]:
         """The repository, open for one command."""
+        from storage.engine import Engine  # here: commands about mounts need none, and are not to wait for it
+
         engine = Engine.open(self.repository())
         try:
             yield engine

@@ -30,7 +30,7 @@ Row = tuple[Digest, Commit]
 @json_option
 @click.pass_obj
 def log(location: Location, object_: str, limit: int | None, oneline: bool, graph: bool, as_json: bool) -> None:
-    """List the commits that REVISION stands on, newest first; with PATH those that changed what is there.
+    """List the commits that REVISION stands on, newest first. With PATH, those that changed what is there.
 
     REVISION is a branch, a tag, a commit's id or the beginning of one, any of these followed by ~3 or ^2;
     main@{2026-11-01} is where main was then, main@{1} before it last moved. Default: the branch you stand in, else the

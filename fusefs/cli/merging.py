@@ -60,7 +60,7 @@ def merge(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Merge REVISION, usually a branch, into the branch you stand in.
+    """Merge REVISION, mostly a branch, into the one you stand in.
 
     Different entries never conflict. Where both sides changed the same, the merge stays under way and exit code 4 says
     so: status lists the conflicts, a mount has every side as a file in .arborfs/conflicts/. Resolve each one by writing
@@ -105,7 +105,7 @@ def revert(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Take back what the commit REVISION changed, as a new commit of the branch you stand in.
+    """Take back what the commit REVISION changed. It becomes a new commit of the branch you stand in.
 
     What was changed again since then is a conflict; those are resolved as for merge.
 
@@ -137,7 +137,7 @@ def cherry_pick(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Make the changes of the commit REVISION on the branch you stand in, as a new commit.
+    """Make the changes of the commit REVISION once more. They become a new commit of the branch you stand in.
 
     Message and author are those of REVISION. Conflicts are resolved as for merge; a commit without -m has both then, too.
 
@@ -180,7 +180,7 @@ def _report(engine: Engine, branch: str, result: MergeResult, as_json: bool) -> 
 @branch_option
 @click.pass_obj
 def resolve(location: Location, paths: tuple[str, ...], choice: Choice | None, branch: str | None) -> None:
-    """Settle the conflicts at PATH..., as status lists them, in the merge that is under way.
+    """Settle conflicts of the merge that is under way. Each PATH is one that status lists.
 
     \b
     Example:

@@ -15,11 +15,10 @@ import click
 from fusefs import mountinfo
 from fusefs.cli.daemons import daemon_of, noted
 from fusefs.cli.output import json_option, print_json, printable
-from fusefs.cli.supervisor import Supervisor
 from fusefs.logs import logging_to
 from fusefs.options import MountOptions
+from storage.config import folder, read_config
 from storage.errors import ArborError, Exists, NotFound
-from storage.home import folder, read_config
 
 ANSWER_SECONDS = 60.0
 """A mount that has not answered by then has failed. It takes long only where an index is rebuilt first."""
@@ -70,7 +69,7 @@ def mount(
     log: Path | None,
     debug: bool,
 ) -> None:
-    """Mount REPOSITORY on the folder MOUNTPOINT and go to the background once it answers.
+    """Mount REPOSITORY on the folder MOUNTPOINT. The command ends once the mount answers, and a daemon stays.
 
     What a dead mount has left there is cleared first. The log goes to REPOSITORY/.arborfs/logs/ unless --log
     names a file. `arborfs umount` and SIGTERM both finish what is being written, then unmount. With --supervise
@@ -98,6 +97,8 @@ def mount(
     if not foreground:
         start(options)
     elif supervise:
+        from fusefs.cli.supervisor import Supervisor
+
         read_config(options.repository)
         with logging_to(options.log, debug=options.debug):
             code = Supervisor(daemon_command(replace(options, supervise=False)), options.mountpoint).run()
@@ -180,7 +181,7 @@ def default_log(options: MountOptions) -> Path:
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Also while files are open there: they go on until they are closed.")
 def umount(mountpoint: Path, force: bool) -> None:
-    """Take the mount at MOUNTPOINT away, and wait until its daemon has stored everything and ended.
+    """Take the mount at MOUNTPOINT away. Waits until its daemon has stored everything and ended.
 
     Staged work stays staged: it is there again at the next mount, and in the Python API.
 

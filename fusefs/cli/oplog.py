@@ -41,7 +41,7 @@ def operation_json(operation: Operation) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def op(context: click.Context, as_json: bool) -> None:
-    """The operation log: everything that ever moved a branch, a tag or HEAD; without a subcommand, list it.
+    """The operation log: whatever moved a branch, a tag or HEAD. Without a subcommand, list it.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def op(context: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def op_log(location: Location, limit: int | None = None, as_json: bool = False) -> None:
-    """List the operations, newest first: number, time, author, what was done, and what moved.
+    """List the operations, newest first. Number, time, author, what was done, and what moved.
 
     \b
     Example:
@@ -79,7 +79,7 @@ def op_log(location: Location, limit: int | None = None, as_json: bool = False) 
 @json_option
 @click.pass_obj
 def op_restore(location: Location, number: int, as_json: bool) -> None:
-    """Bring every branch, tag and HEAD back to where it was after operation NUMBER.
+    """Bring branches, tags and HEAD back to operation NUMBER. All are then as they were after it.
 
     Files in working trees stay as they are: what differs from the tips is staged afterwards. Removed branches come back with
     what was staged on them. This is an operation, too: undo takes it back.
@@ -105,7 +105,8 @@ def op_restore(location: Location, number: int, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def undo(location: Location, number: int | None, as_json: bool) -> None:
-    """Take back the last operation, or operation NUMBER of the operation log; undo again to do it again.
+    """Take back the last operation, whatever it was. Or operation NUMBER of the operation log; undo again to do it
+    again.
 
     What a commit took comes back as staged work: no file changes. A deleted branch comes back with what was staged on it,
     and so does what a reset dropped. Exit code 5 where a branch or tag has moved since: nothing is changed then.

@@ -44,7 +44,7 @@ def _start(engine: Engine, location: Location, revision: str | None) -> Digest |
 @json_option
 @click.pass_context
 def branch(context: click.Context, merged: str | None, forced: str | None, as_json: bool) -> None:
-    """List, make, delete and rename branches; without a subcommand, list them.
+    """List, make, delete and rename branches. Without a subcommand, list them.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def list_branches(location: Location, as_json: bool = False) -> None:
 @json_option
 @click.pass_obj
 def create_branch(location: Location, name: str, revision: str | None, as_json: bool) -> None:
-    """Make the branch NAME at REVISION (default: the branch you stand in).
+    """Make the branch NAME at REVISION. Default: the branch you stand in.
 
     What is staged stays where it is staged: the new branch begins at the commit.
 
@@ -135,7 +135,7 @@ def delete_branch(location: Location, name: str, force: bool, as_json: bool) -> 
 @click.argument("new")
 @click.pass_obj
 def rename_branch(location: Location, old: str, new: str) -> None:
-    """Give the branch OLD the name NEW; what is staged on it goes along.
+    """Give the branch OLD the name NEW. What is staged on it goes along.
 
     \b
     Example:
@@ -165,7 +165,7 @@ def default_branch(location: Location, name: str) -> None:
 @click.argument("branch", shell_complete=branches)
 @click.pass_obj
 def checkout(location: Location, branch: str) -> None:
-    """Make BRANCH the one that commands work on where none is named: the branch that HEAD points to.
+    """Make BRANCH the one that HEAD points to. Commands work on it where none is named.
 
     What is staged stays staged on its own branch: nothing has to be committed first, and no file changes. In a mount,
     commands go on working on the branch whose directory you stand in.
@@ -232,7 +232,7 @@ def _tag_json(name: str, tag: TagRef) -> dict[str, str]:
 @json_option
 @click.pass_obj
 def create_tag(location: Location, name: str, revision: str | None, message: str, as_json: bool) -> None:
-    """Name the commit REVISION (default: the tip of the branch you stand in) NAME, for good.
+    """Name the commit REVISION NAME, for good. Default: the tip of the branch you stand in.
 
     \b
     Example:

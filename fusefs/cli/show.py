@@ -31,7 +31,8 @@ DEFAULT_MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
 @json_option
 @click.pass_obj
 def show(location: Location, object_: str, every: bool, as_json: bool) -> None:
-    """Show the commit REVISION and what it changed against its first parent; with :PATH, an entry of it.
+    """Show the commit REVISION and what it changed. That is against its first parent; with :PATH, an entry of it is
+    shown.
 
     Of a directory the entries are listed, of a sample or file the facts are told. REVISION is as for log;
     default: the tip of the branch you stand in. A colon alone is the root directory.

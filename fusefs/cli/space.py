@@ -87,7 +87,7 @@ def gc(context: click.Context, keep: int, grace: int, dry_run: bool, quiet: bool
 @json_option
 @click.pass_obj
 def du(location: Location, targets: tuple[str, ...], stored: bool, as_json: bool) -> None:
-    """Show the size of commits, or of directories, datasets and files in them.
+    """Show the size of commits, or of what is in them.
 
     One is listed with what is directly in it. Of two it is told how much only the first one needs, how much only the
     other one, and how much they share: bytes of objects (contents and tree nodes, equal ones once), and the same as

@@ -22,7 +22,7 @@ REPORT = "stats.json"
 @click.argument("mountpoint", type=click.Path(path_type=Path), default=".")
 @json_option
 def stats(mountpoint: Path, as_json: bool) -> None:
-    """Show what the mount at MOUNTPOINT has done: requests and how long they took, bytes, staged work, errors.
+    """Show what the mount at MOUNTPOINT has done. Requests and how long they took, bytes, staged work, errors.
 
     A latency is what at least that share of the requests took at most, in microseconds, from the arrival at the
     daemon to the answer. MOUNTPOINT may be any folder in the mount. `.arborfs/stats.json` holds the same.

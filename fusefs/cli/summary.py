@@ -11,10 +11,10 @@ from fusefs.cli.history import commit_json, names_of
 from fusefs.cli.location import Location
 from fusefs.cli.output import json_option, print_json
 from fusefs.cli.show import schema_json
+from storage.config import folder
 from storage.dataset_reader import dataset_name
 from storage.datasets import dataset_paths
 from storage.engine import Engine
-from storage.home import folder
 from storage.model.digest import Digest
 from storage.reports import summary_text
 
@@ -24,7 +24,7 @@ from storage.reports import summary_text
 @json_option
 @click.pass_obj
 def summary(location: Location, revision: str, as_json: bool) -> None:
-    """Sum up the repository and what REVISION holds: its datasets, their schemas and numbers of samples.
+    """Sum up the repository and what REVISION holds. That is its datasets, their schemas and numbers of samples.
 
     REVISION is as for log; default: the tip of the branch you stand in.
 

@@ -15,14 +15,12 @@ import click
 from fusefs.cli.completion import branches, files_then_dataset, objects, samples_below
 from fusefs.cli.dataset import require_dataset
 from fusefs.cli.location import Location, split_object
-from fusefs.cli.output import counted, json_option, print_json, printable
+from fusefs.cli.output import INTERRUPTED, counted, json_option, print_json, printable
 from storage.exporting import export_tree
 from storage.formats.base import By
 from storage.formats.registry import NAMES
 from storage.importing import import_files
 from storage.session import Session
-
-INTERRUPTED = 130
 
 format_option = click.option(
     "-f", "--format", "format_", default="", metavar="NAME", help=f"One of {', '.join(NAMES)}, or a plug-in's."
@@ -82,7 +80,8 @@ def _interruptible(context: click.Context, outcome: str) -> Iterator[None]:
     type=click.Choice(["file", "row", "column"]),
     default=None,
     help="What becomes one sample. Usual: a file for npy, npz (there a member) and images, a row for hdf5, csv and parquet. "
-    "By column, each column of a table becomes a dataset below DATASET, with one array.",
+    "By column, each column of a table becomes a dataset below DATASET, with one array; so does each member of an npz, "
+    "and by row its rows become samples.",
 )
 @click.option("--key", default="", metavar="COLUMN", help="The column of a table that holds the keys. Usual: numbers.")
 @click.option("--raw", is_flag=True, help="Take files as they are, whatever their ending: the same as --format tree.")
@@ -106,7 +105,7 @@ def import_(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Import files and directories into DATASET, and stage them: all or, after an error or Ctrl-C, nothing.
+    """Import files and directories into DATASET. All are staged or, after an error or Ctrl-C, none.
 
     The ending of a file says its format. A directory is taken as it is, its files as they are; with --format, the
     files of that format below it become samples, and its subdirectories datasets below DATASET. A row of a table is
@@ -172,7 +171,7 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write a dataset, sample, file or directory of a commit to DEST, whole or not at all.
+    """Write something of a commit to DEST, whole or not at all. That may be a dataset, sample, file or directory.
 
     The ending of DEST says the format: .npy (a dataset's samples stacked), .npz, .h5, .csv, .parquet, .png and other
     images; without one, files and directories as they look in a mount. REVISION is as for log; default: the tip of the

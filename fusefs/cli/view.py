@@ -36,8 +36,9 @@ PLAIN_WIDTH = 100
 @json_option
 @click.pass_obj
 def view(location: Location, dataset: str, sample: str, revision: str, drawn: bool | None, as_json: bool) -> None:
-    """Show the value of SAMPLE, a key of DATASET: dtype, shape and numbers of an array, an image as a small picture, texts as
-    they are, JSON indented, bytes in hexadecimal. Of a nested dataset all values of SAMPLE are shown, or one as SAMPLE/KEY.
+    """Show the value of SAMPLE, a key of DATASET. Of an array dtype, shape and numbers, an image as a small picture,
+    texts as they are, JSON indented, bytes in hexadecimal. Of a nested dataset all values of SAMPLE are shown, or
+    one as SAMPLE/KEY.
 
     REVISION is as for log, or a branch with a + behind it: its working tree, staged work included. Default: the working tree
     of the branch you stand in. Pictures are drawn on a terminal, of arrays of bytes with height and width; --picture draws

@@ -15,7 +15,7 @@ from fusefs.cli.output import json_option, print_json, print_table
 @json_option
 @click.pass_obj
 def writer_lock(location: Location, force_release: bool, branch: str | None, as_json: bool) -> None:
-    """Tell whether a writer checkout of the Python API is open, on which branch and in which process.
+    """Tell whether a writer checkout is open. It is one of the Python API, on a branch and in a process that are told.
 
     The lock of a process that has ended heals itself. --force-release is for one that lives and will never close its
     checkout: two writers on one branch may overwrite each other's samples.

@@ -154,6 +154,20 @@ def replace(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write `data` over the file at `path`, durably: needs no room where it is no longer, but a crash may tear it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _write_all(fd, [data], 0)
+            os.ftruncate(fd, len(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure(error, f"write {path}") from error
+
+
 def swap_directory(fresh: Path, place: Path) -> None:
     """Put the directory `fresh` in the place of `place`, durably, and remove what was there.
 

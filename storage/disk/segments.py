@@ -23,9 +23,9 @@ import xxhash
 from storage.disk import files
 from storage.errors import Corrupt, NewerFormat, StorageFailed, StorageFull
 from storage.model.digest import NO_DIGEST, Digest
+from storage.model.format import FORMAT_VERSION
 from storage.model.records import Place
 
-FORMAT_VERSION = 1
 SEAL_SIZE = 1 << 28
 """A segment this large is not appended to any more."""
 

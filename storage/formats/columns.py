@@ -41,8 +41,9 @@ def row_type(fields: Sequence[tuple[str, Any]], options: Options, where: str) ->
 def rows_as_samples(
     batches: Iterable[tuple[Array, Sequence[str] | None]], dtype: np.dtype[Any], where: str
 ) -> Iterator[Item]:
-    """One sample a row."""
+    """One sample a row. A table without rows makes an empty dataset."""
     first = 1
+    yield Samples(np.empty(0, dtype), (), where, first=first)
     for rows, keys in batches:
         assert rows.dtype == dtype
         yield Samples(rows, keys, where, first=first)

@@ -23,12 +23,24 @@ import numpy as np
 from storage.dataset_reader import DatasetDataReader
 from storage.errors import ArborError, InvalidInput, Unsupported
 from storage.formats.base import BLOCK_BYTES, File, FileSource, Item, Options, Samples, Silent, Stored, regular_file
-from storage.formats.hdf5_copy import TEXTS, Copier, address, bare, emptied, is_rows, is_text, longest_text, remade
+from storage.formats.hdf5_copy import (
+    TEXTS,
+    Copier,
+    address,
+    bare,
+    emptied,
+    is_rows,
+    is_text,
+    is_tracked,
+    longest_text,
+    remade,
+)
 from storage.formats.npy import require_by, require_fixed
 from storage.formats.stored import blocks, row_keys, sample_size
 from storage.formats.tree import save_file
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key, path_text
+from storage.model.samples import Array
 
 SKELETON = b".skeleton.h5"
 KEYS = ".keys"
@@ -69,7 +81,10 @@ class Hdf5Format:
         with tempfile.TemporaryDirectory(prefix="arborfs-") as folder:
             skeleton = Path(folder) / "skeleton.h5"
             try:
-                with h5py.File(path, "r") as file, h5py.File(skeleton, "w") as copy:
+                with (
+                    h5py.File(path, "r") as file,
+                    h5py.File(skeleton, "w", track_order=is_tracked(file["/"])) as copy,
+                ):
                     copier = Copier(file, copy, where)
                     for dataset in copier.copied():
                         yield from _rows(dataset, where, options)
@@ -158,6 +173,7 @@ def _fill_group(stored: Stored, group: h5py.Group, stale: dict[int, list[str]], 
         if child.dataset is not None:
             _fill(child, group, text, stale, options)
         elif child.entry.is_directory:
+            _unlink(group, text)
             _fill_group(child, group.require_group(text), stale, options)
         else:
             raise Unsupported(f"{child.name} is a file: it has no place in an HDF5 file")
@@ -182,7 +198,7 @@ def _fill(stored: Stored, group: h5py.Group, name: str, stale: dict[int, list[st
     numbered = row_keys(dataset) is not None
     first = 0
     for keys, block in blocks(stored, BLOCK_BYTES):
-        target[first : first + len(keys)] = block.astype(object) if is_text(target) else block
+        target[first : first + len(keys)] = _fitted(block, target)
         first += len(keys)
         names += () if numbered else keys
         options.meter.advance(sample_size(dataset) * len(keys))
@@ -192,8 +208,22 @@ def _fill(stored: Stored, group: h5py.Group, name: str, stale: dict[int, list[st
         group.create_dataset(name + KEYS, data=names, dtype=h5py.string_dtype()).attrs[OURS] = True
 
 
+def _fitted(block: Array, target: h5py.Dataset) -> Array:
+    """The rows as the target takes them: its dtype may say more than ours, as that its bytes are UTF-8."""
+    if is_text(target):
+        return block.astype(object)
+    return block.view(target.dtype) if bare(target.dtype) == block.dtype else block
+
+
+def _unlink(group: h5py.Group, name: str) -> None:
+    """Remove a soft or external link of that name: what it leads to may be in another file, and is never written to."""
+    if isinstance(group.get(name, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+        del group[name]
+
+
 def _target(dataset: DatasetDataReader, group: h5py.Group, name: str, stale: dict[int, list[str]]) -> Any:
     shape = (len(dataset), *dataset.shape)
+    _unlink(group, name)
     found = group.get(name)
     if found is None:
         return group.create_dataset(name, shape, dataset.dtype)

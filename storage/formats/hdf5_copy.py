@@ -28,6 +28,11 @@ def is_text(dataset: h5py.Dataset) -> bool:
     return bool(dataset.shape) and h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.hasobject
 
 
+def is_tracked(group: h5py.Group) -> bool:
+    """Whether a group lists its members in the order in which they were made, not by name."""
+    return bool(group.id.get_create_plist().get_link_creation_order())
+
+
 def bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype without what h5py notes in it, which `.npy` headers cannot say: the names of an enumeration, for one."""
     if dtype.subdtype is not None:
@@ -151,8 +156,7 @@ class Copier:
             target[name] = self._target[known]
             return None
         if isinstance(item, h5py.Group):
-            tracked = bool(item.id.get_create_plist().get_link_creation_order())
-            self._attributes(item, target.create_group(name, track_order=tracked))
+            self._attributes(item, target.create_group(name, track_order=is_tracked(item)))
             return item
         if isinstance(item, h5py.Dataset):
             self._require_own(item)

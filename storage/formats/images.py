@@ -7,9 +7,11 @@ camera was held is not applied. To keep the files themselves, import them as a t
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -55,7 +57,7 @@ class ImageFormat:
     def load(self, path: Path, options: Options) -> Iterator[Item]:
         """The image as one sample, named as the file."""
         require_by(options, self.name, "file")
-        yield Samples(_pixels(path)[None], [natural_file(path)], str(path))
+        yield Samples(load_image(path)[None], [natural_file(path)], str(path))
         options.meter.advance(path.stat().st_size)
 
     def save(self, stored: Stored, path: Path, options: Options) -> None:
@@ -74,7 +76,8 @@ class ImageFormat:
                 )
 
 
-def _pixels(path: Path) -> Array:
+def load_image(path: Path) -> Array:
+    """An image's pixels: height x width x channels. InvalidInput."""
     fd, _ = regular_file(path)
     try:
         with open(fd, "rb") as file, warnings.catch_warnings():
@@ -108,17 +111,35 @@ def _save(stored: Stored, path: Path, options: Options) -> None:
     array = stored.array
     if array is None:
         raise Unsupported(f"{stored.name} is neither a sample nor a dataset: it is no image")
+    save_image(array, path, stored.name)
+    options.meter.advance(stored.entry.size)
+
+
+def save_image(array: Array, path: Path, what: str) -> None:
+    """Write an image to a new file, in the format of its ending. Unsupported, FileExistsError."""
+    pixels = _fitting(array, what)
+    with open(path, "xb") as out:
+        _write(pixels, out, Image.registered_extensions().get(path.suffix.lower(), "PNG"), what)
+
+
+def png(array: Array, what: str) -> bytes:
+    """An image as the bytes of a `.png` file. Unsupported."""
+    out = io.BytesIO()
+    _write(_fitting(array, what), out, "PNG", what)
+    return out.getvalue()
+
+
+def _fitting(array: Array, what: str) -> Array:
     fits = array.dtype in (np.uint8, np.uint16, np.bool_) and array.ndim in (2, 3) and array.size
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if not fits or (array.ndim == 3 and (array.shape[2] not in (2, 3, 4) or array.dtype != np.uint8)):
-        raise Unsupported(
-            f"{stored.name} of {array.dtype} {array.shape} is no image: that is uint8, height x width x 1 to 4"
-        )
-    with open(path, "xb") as out:
-        kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
-        try:
-            Image.fromarray(array).save(out, kind)
-        except (OSError, ValueError) as error:
-            raise Unsupported(f"{stored.name} cannot be written as {kind}: {error}") from error
-    options.meter.advance(stored.entry.size)
+        raise Unsupported(f"{what} of {array.dtype} {array.shape} is no image: that is uint8, height x width x 1 to 4")
+    return array
+
+
+def _write(pixels: Array, out: IO[bytes], kind: str, what: str) -> None:
+    try:
+        Image.fromarray(pixels).save(out, kind)
+    except (OSError, ValueError) as error:
+        raise Unsupported(f"{what} cannot be written as {kind}: {error}") from error

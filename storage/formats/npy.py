@@ -1,7 +1,8 @@
 """numpy's own files: `.npy`, one array, and `.npz`, a zip archive of them. Nothing is ever unpickled.
 
 A `.npy` file is one sample, kept to the byte; by row, each row along its first axis is one. A member of an archive
-is one sample under its own name.
+is one sample under its own name; by row or by column it is a dataset of its own, so that members may differ: its rows
+are the samples, or the whole array is the only one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO
@@ -31,9 +32,10 @@ from storage.formats.base import (
 )
 from storage.formats.stored import blocks, sample_size
 from storage.formats.tree import save_file
+from storage.model.names import Path as TreePath
 from storage.model.names import check_key
 from storage.model.records import Kind
-from storage.model.samples import HEADER_MAX, Header, parse_header
+from storage.model.samples import HEADER_MAX, Header, Source, parse_header
 
 
 class NpyFormat:
@@ -53,7 +55,7 @@ class NpyFormat:
         try:
             source = FileSource(fd, known.st_size, str(path), options.meter)
             if options.by == "row":
-                yield from _rows(source, path)
+                yield from _rows(source, str(path))
             else:
                 yield Samples(source, [natural_file(path)], str(path))
         finally:
@@ -91,16 +93,24 @@ class NpzFormat:
             return sum(member.file_size for member in archive.infolist())
 
     def load(self, path: Path, options: Options) -> Iterator[Item]:
-        """A sample for each member. InvalidName for members that would lead elsewhere."""
-        require_by(options, self.name, "file")
+        """A sample or a dataset for each member. InvalidName for members that would lead elsewhere."""
+        require_by(options, self.name, "file", "row", "column")
         with _archive(path) as archive:
             for member in archive.infolist():
                 where = f"{path}, member {member.filename!r}"
                 if not member.filename.endswith(".npy"):
                     raise InvalidInput("not an array: the members of an archive end in .npy", where=where)
-                check_member(member.filename, where)
+                name = member.filename[: -len(".npy")]
+                parts = name.split("/") if options.by in ("row", "column") else [name]
+                check_member(parts, where)
+                dataset = tuple(part.encode() for part in parts)
                 with closing(_MemberSource(archive, member, where, options)) as source:
-                    yield Samples(source, [member.filename[:-4]], where)
+                    if options.by == "row":
+                        yield from _rows(source, where, dataset)
+                    elif options.by == "column":
+                        yield Samples(source, [natural_file(path)], where, dataset=dataset)
+                    else:
+                        yield Samples(source, [name], where)
 
     def save(self, stored: Stored, path: Path, options: Options) -> None:
         """A member for each sample of a dataset."""
@@ -120,10 +130,11 @@ class NpzFormat:
                         options.meter.advance(out.write(content.read(offset, BLOCK_BYTES)))
 
 
-def check_member(name: str, where: str) -> None:
+def check_member(parts: Sequence[str], where: str) -> None:
     """InvalidInput for the name of a member that cannot be a sample's: one that would lead elsewhere, above all."""
     try:
-        check_key(name[: -len(".npy")])
+        for part in parts:
+            check_key(part)
     except ValueError as error:
         raise InvalidInput(str(error), where=where) from error
 
@@ -140,9 +151,8 @@ def require_fixed(dataset: DatasetDataReader, name: str) -> None:
         raise Unsupported(f"the samples of {dataset.name!r} vary in shape: they cannot be stacked into one {name} file")
 
 
-def _rows(source: FileSource, path: Path) -> Iterator[Item]:
+def _rows(source: Source, where: str, dataset: TreePath = ()) -> Iterator[Item]:
     header = parse_header(source.read(0, HEADER_MAX))
-    where = str(path)
     _require_whole(header, source.size, where)
     if not header.shape:
         raise InvalidInput("a single number has no rows", where=where)
@@ -151,10 +161,12 @@ def _rows(source: FileSource, path: Path) -> Iterator[Item]:
     shape = header.shape[1:]
     nbytes = header.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     step = max(1, BLOCK_BYTES // max(1, nbytes))
-    for first in range(0, header.shape[0], step):
+    # Once also for no rows at all: these make an empty dataset.
+    for first in range(0, max(1, header.shape[0]), step):
         count = min(step, header.shape[0] - first)
         raw = source.read(header.length + first * nbytes, count * nbytes)
-        yield Samples(np.frombuffer(raw, header.dtype).reshape(count, *shape), None, where, first=first)
+        rows = np.frombuffer(raw, header.dtype).reshape(count, *shape)
+        yield Samples(rows, None, where, dataset=dataset, first=first)
 
 
 def _require_whole(header: Header, size: int, where: str) -> None:

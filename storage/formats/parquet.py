@@ -95,13 +95,26 @@ def _kind(file: Any, field: Any, where: str) -> tuple[Any, ...]:
         return (f"U{_longest(file, field.name, 'utf8_length')}",)
     if types.is_binary(kind) or types.is_large_binary(kind):
         return (f"S{_longest(file, field.name, 'binary_length')}",)
-    if types.is_fixed_size_list(kind) and types.is_primitive(kind.value_type):
-        return (np.dtype(kind.value_type.to_pandas_dtype()), (kind.list_size,))
+    listed = types.is_fixed_size_list(kind)
+    plain = _plain(kind.value_type if listed else kind)
+    if plain is None:
+        raise Unsupported(f"{where}: column {field.name!r} holds {field.type}, which arrays do not")
+    return (plain, (kind.list_size,)) if listed else (plain,)
+
+
+def _plain(kind: Any) -> np.dtype[Any] | None:
+    """The dtype of numbers, truth values and times; None for anything else."""
+    types = _arrow().types
     if types.is_timestamp(kind) and kind.tz is None:
-        return (f"M8[{kind.unit}]",)
+        return np.dtype(f"M8[{kind.unit}]")
+    if types.is_date32(kind):
+        return np.dtype("M8[D]")
+    if types.is_duration(kind):
+        return np.dtype(f"m8[{kind.unit}]")
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
-        return (np.dtype(kind.to_pandas_dtype()),)
-    raise Unsupported(f"{where}: column {field.name!r} holds {field.type}, which arrays do not")
+        number: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+        return number
+    return None
 
 
 def _longest(file: Any, column: str, measure: str) -> int:
@@ -124,9 +137,9 @@ def _batches(
         out = np.empty(batch.num_rows, dtype)
         keys: Sequence[str] | None = None
         for field, column in zip(batch.schema, batch.columns, strict=True):
-            if column.null_count:
-                row = first + column.is_null().index(True).as_py()
-                raise InvalidInput(f"column {field.name!r} has no value there", where=f"{where}, row {row}")
+            missing = _missing(column)
+            if missing is not None:
+                raise InvalidInput(f"column {field.name!r} has no value there", where=f"{where}, row {first + missing}")
             if field.name == options.key:
                 keys = [str(value) for value in column.to_pylist()]
             else:
@@ -134,6 +147,17 @@ def _batches(
         yield out, keys
         options.meter.advance(int(batch.num_rows * weight))
         first += batch.num_rows
+
+
+def _missing(column: Any) -> int | None:
+    """The first row of a column that holds a null, in itself or in its list; None where none does."""
+    if column.null_count:
+        return int(column.is_null().index(True).as_py())
+    if not _arrow().types.is_fixed_size_list(column.type):
+        return None
+    # A list that is whole can hold nulls all the same, which as numbers would be anything.
+    inner = column.flatten()
+    return int(inner.is_null().index(True).as_py()) // column.type.list_size if inner.null_count else None
 
 
 def _values(column: Any, kind: np.dtype[Any]) -> Array:

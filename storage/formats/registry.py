@@ -1,8 +1,8 @@
 """All formats by name: those that come with arborfs, and plug-ins.
 
 A plug-in is an entry point of the group `arborfs.formats` that leads to an object with the interface of
-`storage.formats.base.Format`. Plug-ins are looked for only where no format of our own will do: none can take the
-place of one of those.
+`storage.formats.base.Format`, or to a `storage.formats.plugins.BasePlugin`. Plug-ins are looked for only where no format
+of our own will do: none can take the place of one of those.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from storage.errors import NotFound, Unsupported
 from storage.formats.base import Format
+from storage.formats.plugins import BasePlugin, PluginFormat, first_party
 from storage.formats.tree import TREE
 
 GROUP = "arborfs.formats"
@@ -43,11 +44,22 @@ def plugins() -> dict[str, Format]:
             loaded = point.load()
         except (ImportError, AttributeError) as error:
             raise Unsupported(f"the format {point.name!r} of {point.value} cannot be loaded: {error}") from error
+        if isinstance(loaded, BasePlugin):
+            found[point.name] = PluginFormat(point.name, loaded)
+            continue
         wanting = [part for part in ("name", "suffixes", "weigh", "load", "save") if not hasattr(loaded, part)]
         if wanting:
             raise Unsupported(f"the format {point.name!r} of {point.value} has no {', '.join(wanting)}")
         found[loaded.name] = loaded
     return found
+
+
+def array_plugins() -> dict[str, BasePlugin]:
+    """The plug-ins for single arrays by name; ours first: none can take the place of one of those. Unsupported."""
+    ours = first_party()
+    return ours | {
+        name: each.plugin for name, each in plugins().items() if isinstance(each, PluginFormat) and name not in ours
+    }
 
 
 def named(name: str) -> Format:

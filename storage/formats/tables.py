@@ -146,15 +146,27 @@ def _batches(
     path: Path, names: Sequence[str], dtype: np.dtype[Any], options: Options
 ) -> Iterator[tuple[Array, Sequence[str] | None]]:
     rows = _rows(path, options)
-    next(rows)
+    if next(rows, None) != list(names):
+        raise InvalidInput("the file changed while it was read: its first row", where=str(path))
     while batch := list(islice(rows, ROWS)):
         columns = dict(zip(names, zip(*batch, strict=True), strict=True))
         out = np.empty(len(batch), dtype)
         for name in dtype.names or ():
-            cells = columns[name]
-            kind = dtype[name].kind
-            out[name] = [float(cell or "nan") for cell in cells] if kind == "f" else cells
+            try:
+                out[name] = _column(columns[name], dtype[name])
+            except (ValueError, OverflowError) as error:
+                # It was read once already, and all fitted then.
+                raise InvalidInput(f"the file changed while it was read: column {name!r}", where=str(path)) from error
         yield out, columns[options.key] if options.key else None
+
+
+def _column(cells: Sequence[str], dtype: np.dtype[Any]) -> Sequence[str] | list[float]:
+    """The cells as what an array of that dtype takes. ValueError for text that is longer than it keeps."""
+    if dtype.kind == "f":
+        return [float(cell or "nan") for cell in cells]
+    if dtype.kind == "U" and max(map(len, cells)) * 4 > dtype.itemsize:
+        raise ValueError("a text is too long")
+    return cells
 
 
 def _rows(path: Path, options: Options) -> Iterator[list[str]]:
@@ -181,7 +193,11 @@ def _rows(path: Path, options: Options) -> Iterator[list[str]]:
                     told = position
                 yield row
             options.meter.advance(raw.tell() - told)
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        # It is decoded some lines ahead of the reader.
+        where = f"{path}, after line {reader.line_num}"
+        raise InvalidInput(f"not a table in UTF-8: {error.reason}", where=where) from error
+    except csv.Error as error:
         raise InvalidInput(f"not a table: {error}", where=_at(path, reader)) from error
 
 

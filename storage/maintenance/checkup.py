@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from storage.config import folder, read_config
 from storage.disk.index import Index
 from storage.disk.segments import FILE_SIZE, Segments, parse_file_header
 from storage.errors import ArborError
-from storage.home import folder, index_trouble, read_config
+from storage.home import index_trouble
 from storage.stores.log import failed_segments
 
 SCARCE = 100 << 20

@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage.config import folder
 from storage.disk.index import COLLECTIONS, Txn, number_key
 from storage.disk.locks import alone_at_once
 from storage.disk.segments import RECORD_SIZE, SegmentKind
 from storage.engine import Engine
 from storage.errors import CollectorRuns
-from storage.home import folder
 from storage.maintenance.compact import Compaction, compact, preview
 from storage.maintenance.reachable import Reachable, Roots, add_pins, gives_up_work, roots_since, settled_roots
 from storage.model.digest import Digest

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from storage.config import folder, read_config
 from storage.disk.locks import Presence
 from storage.errors import BranchInUse
-from storage.home import bind_index, folder, read_config
+from storage.home import bind_index
 from storage.stores.recovery import Problem, Progress, RebuildReport, rebuild_index
 
 __all__ = ["Problem", "RebuildReport", "rebuild"]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from storage.model.samples import Array
 
@@ -45,12 +44,15 @@ def thumbnail(array: Array) -> tuple[str, int, int]:
     Bytes are taken as brightness. Other numbers are spread from black for the least to white for the greatest; those that
     are not finite are black.
     """
+    from PIL import Image  # here, as whoever draws no picture need not wait for Pillow
+
     height, width = _sides(array.shape) or (0, 0)
     if array.ndim == 3:
         array = array if array.shape[2] in _CHANNELS else np.moveaxis(array, 0, 2)
         array = array[:, :, 0] if array.shape[2] == 1 else array
     # Every so many pixels only: averaging millions of them for a picture of this size would be seen in the time alone.
     array = array[:: max(1, height // (4 * SIDE)), :: max(1, width // (4 * SIDE))]
+
     image = Image.fromarray(np.ascontiguousarray(_brightness(array)))
     image.thumbnail((SIDE, SIDE))
     out = io.BytesIO()

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from storage.errors import Corrupt, Unsupported
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.dtypes import why_no_array
+from storage.model.format import MALFORMED
 
 HEAD = struct.Struct("<BBHIQq")
 DIRECTORY_VALUE = struct.Struct("<32sQQ")
@@ -184,11 +185,6 @@ def directory_entry(
     value = DIRECTORY_VALUE.pack(root, count, samples)
     return Entry(Kind.DIRECTORY, size, mtime, attributes, 0, value)
 
-
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it cannot decode: the second for text that is no UTF-8, the third for lists in
-lists without end.
-"""
 
 _encoder = msgspec.msgpack.Encoder()
 _attributes_decoder = msgspec.msgpack.Decoder(Attributes)

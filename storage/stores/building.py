@@ -86,6 +86,11 @@ class MapBuilder:
         self._long.append((name, head, payload))
         self._wait(len(payload) + _OVERHEAD)
 
+    def add_map(self, root: Digest) -> None:
+        """Add all rows of a map that is stored."""
+        if root != EMPTY:
+            self._runs.append(_Run(root, read.sums(self._objects.node, root)))
+
     def finish(self) -> tuple[Digest, Sums]:
         """Root and sums of the map with all rows. Exists if two have the same name."""
         self._flush()

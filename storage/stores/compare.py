@@ -154,10 +154,12 @@ class Comparison:
         if old is not None and old.is_directory and not (new is not None and new.is_directory):
             before = difference.source or difference.path
             for name, entry, _ in self._names(self._directory(self.old, old), _NOTHING):
-                yield Difference((*before, name), entry, None, old_dataset=old.schema)
+                if entry is not None:  # else a name that came and went again before a commit
+                    yield Difference((*before, name), entry, None, old_dataset=old.schema)
         elif new is not None and new.is_directory and not (old is not None and old.is_directory):
             for name, _, entry in self._names(_NOTHING, self._directory(self.new, new)):
-                yield Difference((*difference.path, name), None, entry, new_dataset=new.schema)
+                if entry is not None:
+                    yield Difference((*difference.path, name), None, entry, new_dataset=new.schema)
 
     def find(self, tree: Tree, path: Path) -> tuple[Entry | None, Schema | None]:
         """The entry at `path` of one of the two trees, None if there is none, and the schema of its directory."""

@@ -7,8 +7,9 @@ from msgspec.structs import astuple
 
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
+from storage.model.format import MALFORMED
 from storage.model.names import Path
-from storage.model.records import MALFORMED, Author
+from storage.model.records import Author
 from storage.tree.merge import CONFLICTS
 
 

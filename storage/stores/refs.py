@@ -16,7 +16,8 @@ from storage.disk.index import HORIZON, Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Conflict, Corrupt, Exists, NotFound
 from storage.model.digest import DIGEST_SIZE, NO_DIGEST, Digest, hexed
-from storage.model.records import MALFORMED, Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
+from storage.model.format import MALFORMED
+from storage.model.records import Author, Entry, Fence, Place, RefsRecord, encode_head, encode_record
 from storage.stores.log import Log
 from storage.stores.merge_record import decode_state
 from storage.stores.staging import (

@@ -4,16 +4,19 @@ import os
 import random
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from storage.engine import Engine
 from storage.errors import Corrupt, StorageFull
+from storage.exporting import export_tree
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.records import Author
 from storage.model.samples import BytesSource
+from storage.session import Session
 
 
 def read(tree, name: bytes) -> bytes:
@@ -139,6 +142,32 @@ def test_a_full_disk_is_reported_and_what_was_staged_before_is_intact(small_disk
         assert again.branches() == {"main": tip}
         assert read(again.working_tree("main"), b"after") == b"after"
         assert verify(again) == []
+
+
+def test_a_disk_without_any_room_can_still_be_read_from(small_disk):
+    with Engine.create(small_disk / "r", Author("a", "b")) as engine:
+        engine.working_tree("main").put_file((b"x",), BytesSource(b"kept"))
+        tip = engine.working_tree("main").commit("one")
+    with suppress(OSError), open(small_disk / "fill", "wb", buffering=0) as fill:
+        while fill.write(bytes(4096)):
+            pass
+    assert os.statvfs(small_disk).f_bavail == 0
+    for _ in range(2):
+        with Engine.open(small_disk / "r") as engine:
+            assert engine.branches() == {"main": tip} and read(engine.working_tree("main"), b"x") == b"kept"
+    (small_disk / "fill").unlink()
+    with Engine.open(small_disk / "r") as engine:
+        engine.working_tree("main").put_file((b"y",), BytesSource(b"more"))
+        assert engine.working_tree("main").commit("two") and verify(engine) == []
+
+
+def test_an_export_to_a_full_disk_says_where_and_leaves_nothing(repository, small_disk):
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        tree.put_file((b"big",), BytesSource(os.urandom(20 << 20)))
+        with pytest.raises(OSError, match="No space") as caught:
+            export_tree(Session(tree), (b"big",), small_disk / "out")
+    assert caught.value.filename == str(small_disk / "out") and not list(small_disk.iterdir())
 
 
 def answer(call):

@@ -20,7 +20,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (int(float(sys.argv[2])),) * 2)
 import numpy as np
 from pathlib import Path
 from storage.disk.segments import SegmentKind, file_header, scan
-from storage.home import read_config
+from storage.config import read_config
 from storage.model.chunking import decode_chunks, pack, unpack
 from storage.model.history import parse_revision
 from storage.model.records import (Attributes, Schema, decode_attributes, decode_commit, decode_entry, decode_refs_record,

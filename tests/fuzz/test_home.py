@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.disk.segments import FORMAT_VERSION
+from storage.config import Config, read_config
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt, NewerFormat, NotARepository
-from storage.home import Config, read_config
+from storage.model.format import FORMAT_VERSION
 from storage.model.samples import BytesSource
 from tests.conftest import ADA
 from tests.fuzz.mutations import FUZZ, NESTED, ON_DISK, mutated

@@ -305,6 +305,16 @@ def test_deep_directories(engine):
     assert changed == "other" and other.endswith("/d/file")
 
 
+def test_a_name_that_came_and_went_in_a_new_directory(engine, tree):
+    # As rsync and editors do: a temporary name first, then a rename.
+    tree.make_directory((b"new",), mtime=7)
+    tree.put_file((b"new", b".a.tmp"), BytesSource(b"a"), mtime=7)
+    tree.rename((b"new", b".a.tmp"), (b"new", b"a"))
+    tip, staged = engine.committed(tree.tip()), engine.standing("main")
+    assert rows(engine.compared(tip, staged)) == [("added", "new"), ("added", "new/a")]
+    assert rows(engine.compared(staged, tip)) == [("removed", "new"), ("removed", "new/a")]
+
+
 def test_what_a_soft_reset_left_staged(engine, tree):
     """The staged rows then lie over another tree than the tip's."""
     first = tree.tip()

@@ -240,6 +240,12 @@ class TestControl:
         rows = json.loads((control / "status.json").read_text())
         assert {row["path"]: row["change"] for row in rows}["only0"] == "removed"
 
+    def test_a_name_cannot_break_the_line_of_the_status(self, mount, history):
+        (mount.main / "a\nremoved  b").touch()
+        control = mount.main / ".arborfs"
+        assert (control / "status").read_text() == "added    a\\nremoved  b\n"
+        assert json.loads((control / "status.json").read_text())[0]["path"] == "a\nremoved  b"
+
     def test_committing_by_shell(self, mount, history):
         (mount.main / "x").touch()
         subprocess.run(["sh", "-c", 'echo "a message" > .arborfs/commit'], cwd=mount.main, check=True)

@@ -381,8 +381,10 @@ def test_rebuild_keeps_commits_and_staged_work(cli):
 
 def all_commands(command, words=()):
     yield words, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from all_commands(below, (*words, name))
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from all_commands(command.get_command(context, name), (*words, name))
 
 
 @pytest.mark.parametrize(
@@ -406,6 +408,18 @@ def test_an_unknown_command_is_exit_code_2():
 
 def test_the_version_is_the_package_s():
     assert run("--version").output.startswith("arborfs, version 0.")
+
+
+def test_no_short_description_is_cut():
+    def groups(command, name):
+        if isinstance(command, click.Group):
+            yield command, name
+            for inner, each in command.commands.items():
+                yield from groups(each, inner)
+
+    for group, name in groups(main, "arborfs"):
+        listing = group.get_help(click.Context(group, info_name=name, terminal_width=80))
+        assert "..." not in listing.partition("Commands:")[2], listing
 
 
 # --- gc -----------------------------------------------------------------------------------------------------

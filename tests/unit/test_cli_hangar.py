@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusefs.cli import main
+from fusefs.cli.commands import COMMANDS
 from storage import Repository
 from tests.conftest import arborfs
 from tests.unit.test_cli_commands import Cli
@@ -333,7 +333,7 @@ def test_hg_cli_version():
 
 def test_hg_cli_help():
     printed = arborfs("--help").stdout
-    for name in main.commands:
+    for name in COMMANDS:
         assert re.search(rf"^  {name} ", printed, re.MULTILINE)
 
 
