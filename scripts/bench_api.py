@@ -1,11 +1,12 @@
 """The Python API: 50,000 images of 784 bytes with their labels, and 2,000 images of 256 KiB.
 
 Floors, in the same run: raw LMDB with the same bytes, `np.load` of the whole stack, a plain file of the compressed bytes,
-unpacking alone.
+unpacking alone; where PyTorch is installed, a DataLoader over one .npy file per sample.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from storage.model.chunking import pack, unpack
 COUNT, SIDE = 50_000, 28
 NAKED = 10_000
 READS = 50_000
+EPOCH = 10_000
 LARGE_COUNT, LARGE_SIDE = 2_000, 256
 _NBYTES = COUNT * (SIDE * SIDE + 8)
 
@@ -69,6 +71,8 @@ def api(work: Path, runs: int, figures: Figures) -> list[Row]:
         _read(work, images, figures)
         _stacked(work, images, figures)
         _large(work, large, figures)
+        if importlib.util.find_spec("torch"):
+            _loaded(work, images[:EPOCH], figures)
     return _rows(medians(figures))
 
 
@@ -218,12 +222,53 @@ def _large(work: Path, images: np.ndarray, figures: Figures) -> None:
     repo.close()
 
 
+def _loaded(work: Path, images: np.ndarray, figures: Figures) -> None:
+    """An epoch of a shuffling DataLoader with two workers, which have begun: over the repository, and over files."""
+    from torch.utils.data import DataLoader
+
+    from storage.loaders import make_torch_dataset
+
+    folder = work / "files"
+    if not folder.exists():
+        folder.mkdir()
+        for i, image in enumerate(images):
+            np.save(folder / f"{i}.npy", image)
+
+    def epoch(samples: object) -> float:
+        loader = DataLoader(samples, batch_size=64, shuffle=True, num_workers=2, persistent_workers=True)
+        _exhaust(loader)
+        return seconds(lambda: _exhaust(loader)) / len(images)
+
+    figures.setdefault("epoch of files", []).append(epoch(_Files(folder, len(images))))
+    with Repository(work / "repo") as repo, repo.checkout() as co:
+        keys = list(map(str, range(len(images))))
+        figures.setdefault("epoch", []).append(epoch(make_torch_dataset([co.datasets["images"]], keys)))
+
+
+class _Files:
+    """Arrays in files of their own, as a map-style dataset."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.load(self._folder / f"{number}.npy")
+
+
 def _rows(m: dict[str, float]) -> list[Row]:
     put, get, load = m["raw LMDB put"], m["raw LMDB get"], m["np.load"]
 
     def rate(what: str, name: str, floor: str, goal: str) -> Row:
         return (what, f"{1 / m[name]:,.0f} samples/s", floor, goal)
 
+    loader: list[Row] = []
+    if "epoch" in m:
+        ratio = f"{m['epoch of files'] / m['epoch']:.2f} x one .npy file each"
+        loader = [rate("DataLoader, two workers", "epoch", ratio, ">= 1 x")]
     return [
         rate("write images and labels, batch", "write", f"{put / m['write']:.2f} x raw LMDB", ">= 150,000/s"),
         rate("write images, one by one", "naked", f"{put / m['naked']:.2f} x raw LMDB", ">= 50,000/s"),
@@ -241,6 +286,7 @@ def _rows(m: dict[str, float]) -> list[Row]:
         ("stack of all", f"{m['stack'] * 1e3:.0f} ms", f"{load / m['stack']:.2f} x np.load", ">= 0.3 x"),
         _large_row("write", m["write large"], f"{m['plain file'] / m['write large']:.2f} x a plain file", ">= 0.5 x"),
         _large_row("read", m["read large"], f"{m['unpack'] / m['read large']:.2f} x unpacking", ">= 0.7 x"),
+        *loader,
     ]
 
 
