@@ -235,9 +235,9 @@ class BranchInUse(Busy, PermissionError):
 class Conflict(Busy, RuntimeError):
     """A ref moved while this call was working on it."""
 
-    def __init__(self, ref: str, expected: str, found: str) -> None:
+    def __init__(self, ref: str, expected: str, found: str, advice: str = "Try again.") -> None:
         super().__init__(
-            f"{ref} moved meanwhile: expected {expected or 'nothing'}, found {found or 'nothing'}. Try again."
+            f"{ref} moved meanwhile: expected {expected or 'nothing'}, found {found or 'nothing'}. {advice}"
         )
         self.ref = ref
         self.expected = expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import click
 
@@ -16,7 +16,7 @@ from storage.errors import NotFound
 from storage.model.digest import Digest
 from storage.model.graph import beside, draw
 from storage.model.history import condensed
-from storage.model.names import Path
+from storage.model.names import Path, path_text
 from storage.model.records import Commit
 
 Row = tuple[Digest, Commit]
@@ -52,6 +52,8 @@ def log(location: Location, object_: str, limit: int | None, oneline: bool, grap
             return
         names = names_of(engine)
         rows = engine.log(start) if path is None else engine.path_log(start, path)
+        if path is not None and not as_json:
+            rows = _some(rows, path)
         if as_json:
             print_json([commit_json(digest, record, names) for digest, record in islice(rows, limit)])
         elif graph:
@@ -59,6 +61,14 @@ def log(location: Location, object_: str, limit: int | None, oneline: bool, grap
         else:
             for number, row in enumerate(islice(rows, limit)):
                 click.echo(("\n" if number and not oneline else "") + _text(engine, row, names, oneline))
+
+
+def _some(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    """The same rows. NotFound where there are none: that is a slip of the pen rather than a history."""
+    first = next(rows, None)
+    if first is None:
+        raise NotFound(f"no commit there ever had {path_text(path)}")
+    return chain([first], rows)
 
 
 def _meant(engine: Engine, location: Location, text: str) -> tuple[Digest | None, Path | None]:

@@ -113,7 +113,8 @@ def inverse(operation: Operation, now: Now) -> Plan:
     for name, old, new in record.updates:
         found = now(name)
         if not _same(name, found, new):
-            raise Conflict(name, ref_text(name, new), ref_text(name, found))
+            advice = "Take back first what moved it since: `arborfs op log` tells what that was."
+            raise Conflict(name, ref_text(name, new), ref_text(name, found), advice)
         updates.append((name, found, _moved(name, found, old, new)))
     kept = _kept(record)
     left = {fence.branch: fence for fence in record.fences if fence.root_id in kept}

@@ -133,6 +133,7 @@ def test_the_log_of_a_path(cli):
         assert [row["commit"] for row in cli.json("log", *words)] == [third, first]
     assert [row["commit"] for row in cli.json("log", "main~1:a")] == [first]
     assert cli.json("log", ":nowhere") == []
+    assert "no commit there ever had nowhere" in cli("log", ":nowhere", code=3)
     assert "nowhere" in cli("log", "nowhere", code=3)
     assert cli("log", "--graph", "--oneline", "a").splitlines() == [
         f"* {third[:16]} (HEAD -> main) third",

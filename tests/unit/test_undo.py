@@ -169,6 +169,7 @@ def test_an_inverse_that_does_not_fit_any_more_is_a_conflict(engine, tree):
     with pytest.raises(Conflict) as caught:
         engine.undo(second.number)
     assert caught.value.ref == "branch/main"
+    assert "Take back first" in str(caught.value), "trying again would not help"
     assert caught.value.expected == second.changes[0][2]
     assert caught.value.found == three.hex()
     assert engine.branches() == {"main": three}
