@@ -14,6 +14,8 @@ from storage import dataset_writer
 from storage.dataset_writer import SHARE
 from storage.errors import Closed, SchemaMismatch, StorageFull
 from storage.filling import LEAST
+from storage.maintenance.gc import Policy, gc
+from storage.maintenance.verify import verify
 from storage.model.records import sample_head
 from storage.repository import Repository
 
@@ -158,6 +160,22 @@ def test_what_others_changed_during_a_large_batch_stays(repository, co):
     assert is_whole(co)
     assert len(dataset) == LEAST + 1
     assert np.array_equal(dataset["theirs"], SMALL)
+
+
+def test_gc_leaves_alone_what_a_large_batch_lays_down(repository, co, monkeypatch):
+    tree = co._session.working_tree
+    graft, collected = tree.graft, []
+
+    def late(*arguments):
+        while len(collected) < 2:
+            collected.append(gc(repository, Policy(grace=0)))
+        graft(*arguments)
+
+    monkeypatch.setattr(tree, "graft", late)
+    fill_batch(co.datasets["d"], range(LEAST))
+    assert is_whole(co) and collected[0].waiting and not collected[1].deleted
+    assert contents(co.datasets["d"]) == {i: i for i in range(LEAST)}
+    assert verify(co._engine) == []
 
 
 def test_an_update_is_one_record(co):
