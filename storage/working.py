@@ -169,6 +169,18 @@ class WorkingReader:
         """How many samples a directory holds: a walk of its staged rows only, and none again until something changes."""
         return self._surveyed(path).samples
 
+    def is_small(self, path: Path, count: int) -> bool:
+        """Whether a directory holds at most `count` samples, those that are staged in place of others counted twice.
+
+        Costs at most a walk over so many staged rows.
+        """
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            rest = count - read.sums(self._p.objects.node, where.base).samples
+            if rest < 0 or where.staged is None:
+                return rest >= 0
+            return sum(1 for _ in islice(self._p.staging.kinds(txn, where.staged), rest + 1)) <= rest
+
     def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
         """The directories in a directory by name, at the cost of count_samples."""
         return list(self._surveyed(path).directories)
