@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from fusefs import xattrs
 from fusefs.handles import ContentHandle, Entries, Handle, Listing
-from fusefs.layout import CONTROL, FOREVER, RANK_BITS, RANK_MASK, Owner, Stat, entry_stat
+from fusefs.layout import CONTROL, FOREVER, Owner, Stat, entry_stat, frozen_inode, handle_of, rank_of
 from fusefs.nodes import Node, ReadOnlyNode, Refused, Stale
 from storage.errors import NotFound, ReadOnly
 from storage.model.digest import Digest
@@ -111,7 +111,7 @@ class FrozenDirectory(ReadOnlyNode):
         """The node of the entry with that rank."""
         if not self.handle:
             self.handle = self.registry.new_handle()
-        ino = self.handle << RANK_BITS | (rank + 1)
+        ino = frozen_inode(self.handle, rank)
         if entry.is_directory:
             known = self.registry.directory(ino)
             return known or FrozenDirectory(self.registry, self.snapshot, ino, entry, self)
@@ -197,7 +197,7 @@ class Snapshots:
     def part(self, snapshot: Snapshot, entry: Entry, name_timeout: float) -> FrozenDirectory:
         """A directory of a snapshot, new, as the top of a tree of its own."""
         handle = self.new_handle()
-        directory = FrozenDirectory(self, snapshot, handle << RANK_BITS, entry)
+        directory = FrozenDirectory(self, snapshot, frozen_inode(handle, -1), entry)
         directory.handle = handle
         directory.name_timeout = name_timeout
         return directory
@@ -211,8 +211,7 @@ class Snapshots:
         directory = self._inodes.get(ino)
         if directory is not None:
             return directory
-        parent = self._handles.get(ino >> RANK_BITS)
-        rank = (ino & RANK_MASK) - 1
+        parent, rank = self._handles.get(handle_of(ino)), rank_of(ino)
         if parent is None or rank < 0:
             raise Stale(f"inode {ino} is not known")
         return parent.at(rank, parent.snapshot.at(parent.entry.root, rank)[1])
@@ -232,7 +231,7 @@ class Snapshots:
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives back lookups of inode `ino`."""
-        directory = self._handles.get(ino >> RANK_BITS)
+        directory = self._handles.get(handle_of(ino))
         if directory is not None:
             directory.held -= count
             self.release(directory)

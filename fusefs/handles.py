@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from storage.stores.contents import Content
 
 if TYPE_CHECKING:
+    from fusefs.layout import Stat
     from fusefs.nodes import Node
     from fusefs.working_file import WorkingFile
 
@@ -119,12 +120,19 @@ class TextHandle(Handle):
 class Listing:
     """An open directory. Positions count from 0; every name is listed at most once, and once if it stays."""
 
+    large = False
+    """Whether reading it has taken much memory that is free once it is closed."""
+
     def __init__(self, node: Node) -> None:
         self.node = node
 
     def entries(self, position: int) -> Entries:
         """Name, node and following position of everything from `position` on."""
         raise NotImplementedError
+
+    def stat(self, node: Node) -> Stat:
+        """What stat says of the node that `entries` has given last."""
+        return node.stat()
 
     def close(self) -> None:
         """Nobody reads on."""

@@ -8,6 +8,16 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
 """Parameters of mallopt(3)."""
 
 
+def give_back() -> None:
+    """Return to the kernel what the process has freed, after something large: takes some milliseconds.
+
+    What is kept for buffers (see keep_freed_memory) goes as well.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def keep_freed_memory() -> None:
     """Let freed buffers of a megabyte be used again instead of going back to the kernel; nothing where there is no glibc.
 

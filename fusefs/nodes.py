@@ -7,7 +7,7 @@ the kernel gives the counts back with `forget`. Everything in this module runs o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -187,38 +187,61 @@ class Immutable(Protocol):
         """The kernel gives back lookups of that number."""
 
 
+MANY = 1 << 15
+"""Nodes that take some megabytes."""
+PAGE_BITS = 7
+PAGE_MASK = (1 << PAGE_BITS) - 1
+
+
 class NodeTable:
-    """Inode number → node, for everything the kernel knows."""
+    """Inode number → node, for everything the kernel knows.
+
+    Numbers are given in a row: the nodes stand in pages of 64, and a page goes when nothing in it is known any more. A
+    dict of them all would take five times the memory, and keep it.
+    """
 
     def __init__(self, root: Node, immutable: Immutable) -> None:
-        self._live: dict[int, Node] = {ROOT_INODE: root}
+        self._pages: dict[int, list[Node | None]] = {}
+        self._count = 1
+        self._most = 1
         self._immutable = immutable
-        self._next = LIVE
+        self._next = ROOT_INODE
         root.ino = ROOT_INODE
+        self._place(root)
         root.known = 1
         root.attach()
 
     def __len__(self) -> int:
         """How many changeable nodes the kernel knows."""
-        return len(self._live)
+        return self._count
 
     def __iter__(self) -> Iterator[Node]:
         """Every changeable node that the kernel knows."""
-        return iter(list(self._live.values()))
+        return iter([node for page in self._pages.values() for node in page if node is not None])
 
     def __getitem__(self, ino: int) -> Node:
         """The node with that number. Stale."""
-        node = self._live.get(ino)
-        if node is not None:
-            return node
-        if ino & LIVE or ino == ROOT_INODE:
+        if not ino & LIVE:
+            return self._immutable.node(ino)
+        node = self._find(ino)
+        if node is None:
             raise Stale(f"inode {ino} is not known")
-        return self._immutable.node(ino)
+        return node
+
+    def _find(self, ino: int) -> Node | None:
+        page = self._pages.get(ino >> PAGE_BITS)
+        return None if page is None else page[(ino & PAGE_MASK) >> 1]
+
+    def _place(self, node: Node) -> None:
+        page = self._pages.get(node.ino >> PAGE_BITS)
+        if page is None:
+            page = self._pages[node.ino >> PAGE_BITS] = [None] * (1 << PAGE_BITS - 1)
+        page[(node.ino & PAGE_MASK) >> 1] = node
 
     def number(self, node: Node) -> None:
         """Give `node` an inode number if it has none yet; it is not known for that."""
         if not node.ino:
-            self._next += 1
+            self._next += 2
             node.ino = self._next
 
     def remember(self, node: Node) -> None:
@@ -228,23 +251,39 @@ class NodeTable:
             return
         if not node.known:
             if not node.ino:
-                self._next += 1
-                node.ino = self._next
-            self._live[node.ino] = node
+                self.number(node)
+            self._place(node)
+            self._count += 1
             node.attach()
         node.known += 1
+
+    def forget_many(self, given_back: Iterable[tuple[int, int]]) -> bool:
+        """The kernel gives back lookups: inode and count. Whether of many nodes that it knew hardly any are left by that."""
+        self._most = max(self._most, self._count)
+        for ino, count in given_back:
+            self.forget(ino, count)
+        if self._most < MANY or self._count > self._most >> 6:
+            return False
+        self._most = self._count
+        return True
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives back `count` lookups."""
         if not ino & LIVE:
-            if ino != ROOT_INODE:
-                self._immutable.forget(ino, count)
+            self._immutable.forget(ino, count)
             return
-        node = self._live.get(ino)
-        if node is None:
+        node = self._find(ino)
+        if node is None or ino == ROOT_INODE:
             return
         node.known -= count
         if node.known <= 0:
             node.known = 0
-            del self._live[ino]
+            self._release(ino)
             node.drop()
+
+    def _release(self, ino: int) -> None:
+        page = self._pages[ino >> PAGE_BITS]
+        page[(ino & PAGE_MASK) >> 1] = None
+        self._count -= 1
+        if not any(page):
+            del self._pages[ino >> PAGE_BITS]

@@ -27,6 +27,7 @@ from fusefs.handles import Handle, HandleTable, Listing
 from fusefs.invalidate import Notifier, tell
 from fusefs.lanes import Lanes
 from fusefs.layout import BLOCK, Stat, kept_time
+from fusefs.memory import give_back
 from fusefs.nodes import NOTHING, Changes, Node, NodeTable, Refused
 from fusefs.view import View
 from fusefs.working import Notice, WorkingDirectory
@@ -97,8 +98,9 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """The kernel gives lookups back."""
-        for ino, count in inode_list:
-            self._table.forget(ino, count)
+        if self._table.forget_many(inode_list):
+            # It was short of memory, or is done with all that: we are, too.
+            await self._lanes.read(self._view.let_go)
 
     @handler
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -122,7 +124,7 @@ class Operations(pyfuse3.Operations):
             raise Refused("devices, pipes and sockets are not kept")
         node = self._table[parent_inode].make_file(name, mode, ctx.uid, ctx.gid)
         if isinstance(node, WorkingFile):
-            node.fresh = False
+            node.begun()
         return self._entry(node)
 
     @handler
@@ -264,7 +266,7 @@ class Operations(pyfuse3.Operations):
             if flags & os.O_EXCL:
                 raise
             node = directory.child(name)
-        handle = node.open(flags & ~os.O_TRUNC if isinstance(node, WorkingFile) and node.fresh else flags)
+        handle = node.open(flags & ~os.O_TRUNC if isinstance(node, WorkingFile) and node.opened.fresh else flags)
         return FileInfo(fh=self._files.add(handle), keep_cache=True), self._entry(node)
 
     @handler
@@ -332,7 +334,7 @@ class Operations(pyfuse3.Operations):
         handle = self._files[fh]
         file = handle.file
         try:
-            if file is not None and file.unstaged and file.handles == 1:
+            if file is not None and file.unstaged and file.opened.handles == 1:
                 await self._lanes.stage(file)
         finally:
             self._close(self._files.pop(fh))
@@ -382,7 +384,7 @@ class Operations(pyfuse3.Operations):
         for name, node, following in listing.entries(max(start_id - DOTS, 0)):
             if not node.ino:
                 self._table.number(node)
-            fill(packed, node.stat())
+            fill(packed, listing.stat(node))
             if not pyfuse3.readdir_reply(token, name, packed, following + DOTS):
                 return
             self._table.remember(node)
@@ -390,7 +392,10 @@ class Operations(pyfuse3.Operations):
     @handler
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        self._directories.pop(fh).close()
+        listing = self._directories.pop(fh)
+        listing.close()
+        if listing.large:
+            await self._lanes.read(give_back)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

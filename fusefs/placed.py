@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from fusefs import xattrs
 from fusefs.buffers import Room
+from fusefs.facts import packed, unpacked
 from fusefs.layout import LONG, PERMISSIONS, Owner, Path, Stat, entry_stat
 from fusefs.nodes import Changes, NoAttribute, Node, Stale
 from fusefs.rejections import Rejections
@@ -50,9 +51,12 @@ class Branch:
 
 
 class Placed(Node):
-    """Something with a name in a working tree. `entry` is what is staged there, None where it must be asked for again."""
+    """Something with a name in a working tree. `entry` is what is staged there, None where it must be asked for again.
 
-    __slots__ = ("branch", "entry", "gone", "name", "parent")
+    Of contents the entry has only what tells them apart: to read them, the tree is asked.
+    """
+
+    __slots__ = ("_facts", "branch", "gone", "name", "parent")
 
     def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
         self.ino = 0
@@ -60,8 +64,18 @@ class Placed(Node):
         self.branch = branch
         self.parent = parent
         self.name = name
-        self.entry = entry
         self.gone = Gone.NOT
+        self._facts = None if entry is None else packed(entry)
+
+    @property
+    def entry(self) -> Entry | None:
+        """What is staged there, as far as it is remembered (see fusefs/facts.py)."""
+        return None if self._facts is None else unpacked(self._facts)
+
+    @entry.setter
+    def entry(self, entry: Entry | None) -> None:
+        """Remember that this is staged there; None: nothing."""
+        self._facts = None if entry is None else packed(entry)
 
     @property
     def path(self) -> Path:
@@ -78,9 +92,10 @@ class Placed(Node):
 
     def current(self) -> Entry:
         """The staged entry."""
-        if self.entry is None:
-            self.entry = self.branch.tree.entry(self.path)
-        return self.entry
+        entry = self.entry
+        if entry is None:
+            entry = self.entry = self.branch.tree.entry(self.path)
+        return entry
 
     def note(self) -> None:
         """Read what it is while it is there: whoever has it open goes on asking when it is gone."""
@@ -88,7 +103,11 @@ class Placed(Node):
 
     def stat(self) -> Stat:
         """What stat says."""
-        there, entry = self.branch, self.entry or self.current()
+        return self.stat_as(self.current())
+
+    def stat_as(self, entry: Entry) -> Stat:
+        """What stat says where that is the staged entry."""
+        there = self.branch
         return entry_stat(self.ino, entry, there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
 
     def attach(self) -> None:
@@ -98,12 +117,16 @@ class Placed(Node):
 
     def drop(self) -> None:
         """A lookup of the name makes a new node."""
-        if self.parent is not None and self.parent.children.get(self.name) is self:
-            del self.parent.children[self.name]
+        if self.parent is None or self.parent.children.get(self.name) is not self:
+            return
+        del self.parent.children[self.name]
+        if not self.parent.children:
+            # Else the table stays as large as it was: 42 MB for a million names.
+            self.parent.children.clear()
 
     def vanish(self, how: Gone) -> None:
         """It has no place in the tree any more; its stat goes on being asked for."""
-        if self.entry is None:
+        if self._facts is None:
             self.entry = Entry(Kind.FILE, mtime=self.branch.when)
         self.drop()
         self.gone = how

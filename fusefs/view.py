@@ -5,6 +5,7 @@ Synchronous, without FUSE: everything here runs on the event loop's thread or, i
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.diff_view import Diffs
 from fusefs.frozen import Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
+from fusefs.memory import give_back
 from fusefs.nodes import Node
 from fusefs.placed import Branch
 from fusefs.refs_view import TopDirectory
@@ -116,6 +118,13 @@ class View:
             if there.get(name) != root.branch.root_id:
                 del self._roots[name]
                 yield from root.recheck_all()
+
+    def let_go(self) -> None:
+        """Give back the memory of what can be read again. Runs in any thread."""
+        self.engine.objects.empty_caches()
+        # Python gives back its blocks by the megabyte, once nothing in one is used: these may be the last in many.
+        gc.collect()
+        give_back()
 
     def disk(self) -> os.statvfs_result:
         """The real disk's numbers."""

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from fusefs.handles import Entries, Listing
-from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, kept_attributes
+from fusefs.layout import BRIEF, CONTROL, DIRECTORY_MODE, FILE_MODE, SYMLINK_MODE, Stat, kept_attributes
 from fusefs.nodes import CrossDevice, NameTooLong, Node, Stale, checked
 from fusefs.placed import Branch, Gone, Placed, WorkingLink
 from fusefs.working_file import WorkingFile
@@ -87,7 +87,7 @@ class WorkingDirectory(Placed):
         entry = self.branch.tree.make_file(path, attributes=attributes)
         self.entry = None
         made = WorkingFile(self.branch, self, name, entry)
-        made.fresh = True
+        made.begin()
         return made
 
     def make_directory(self, name: bytes, mode: int, uid: int, gid: int) -> Node:
@@ -186,10 +186,9 @@ class WorkingDirectory(Placed):
         if isinstance(node, WorkingFile) and node.unstaged and entry is not None and not entry.is_directory:
             return  # Being written here: the last close wins.
         if entry is not None and _same_inode(node, entry):
-            if node.entry is None or (node.entry.attributes, node.entry.mtime) != (entry.attributes, entry.mtime):
-                node.entry = entry
+            known, node.entry = node.entry, entry
+            if known is None or (known.attributes, known.mtime) != (entry.attributes, entry.mtime):
                 yield Notice(node.ino)
-            node.entry = entry
             if isinstance(node, WorkingDirectory):
                 yield from node.recheck_all()
             return
@@ -213,7 +212,7 @@ class WorkingDirectory(Placed):
         """It is gone, with all that is known below it."""
         for node in list(self.children.values()):
             node.vanish(how)
-        if self.entry is None:
+        if self._facts is None:
             self.entry = Entry(Kind.STAGED, mtime=time.time_ns())
         super().vanish(how)
 
@@ -230,7 +229,8 @@ def _same_inode(node: Placed, entry: Entry) -> bool:
         return entry.is_directory
     if entry.is_directory:
         return False
-    return node.entry is not None and node.branch.tree.same_contents(node.entry, entry)
+    known = node.entry
+    return known is not None and node.branch.tree.same_contents(known, entry)
 
 
 class WorkingListing(Listing):
@@ -244,6 +244,7 @@ class WorkingListing(Listing):
         super().__init__(directory)
         self._directory = directory
         self._names: list[bytes] = []
+        self.large = False
         self._page: list[tuple[bytes, Entry]] = []
         self._at = 0
 
@@ -267,8 +268,17 @@ class WorkingListing(Listing):
             self._at = following
             self._page.pop()
 
+    def stat(self, node: Node) -> Stat:
+        """What stat says of the node that `entries` has given last."""
+        if node.known or not isinstance(node, Placed):
+            return node.stat()
+        # Made for the entry that is at hand: unpacking its facts again would take longer than the rest.
+        return node.stat_as(self._page[-1][1])
+
     def _behind(self, name: bytes) -> int:
         """The position behind a name that is listed now: the one it had when it was listed here before, or a new one."""
+        if len(self._names) == REMEMBERED:
+            self.large = True
         if self._at == len(self._names) or self._names[self._at] != name:
             self._names.append(name)
             return len(self._names)

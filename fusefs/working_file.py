@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fusefs.buffers import Buffer
 from fusefs.handles import Handle, prefetching
-from fusefs.layout import LONG, Stat, entry_stat
+from fusefs.layout import Stat
 from fusefs.nodes import Changes, Stale
 from fusefs.placed import Branch, Gone, Placed
 from storage.errors import IsADirectory, NotADirectory, NotFound, SchemaMismatch
@@ -23,43 +23,72 @@ LIGHT = 1 << 16
 """Contents up to this many bytes are stored faster than a thread is reached."""
 
 
-class WorkingFile(Placed):
-    """A file or sample of a working tree.
+class Opened:
+    """What is held of a file while it is open.
 
-    `content` is what is stored, held while the file is open; `buffer` is what was written over it. `fresh` tells that
-    the file was made by the open that goes on and never got contents; `failure` why the buffer's version was refused.
+    `content` is what is stored; `buffer` is what was written over it. `fresh` tells that the file was made by the open
+    that goes on and never got contents; `failure` which version of the buffer was refused, and why.
     """
 
     __slots__ = ("buffer", "content", "failure", "fresh", "handles")
 
-    def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
-        super().__init__(branch, parent, name, entry)
+    def __init__(self) -> None:
         self.buffer: Buffer | None = None
         self.content: Content | None = None
         self.failure: tuple[int, SchemaMismatch] | None = None
         self.fresh = False
         self.handles = 0
 
+
+CLOSED = Opened()
+"""What all files that are not open hold. Never changed."""
+
+
+class WorkingFile(Placed):
+    """A file or sample of a working tree. `opened` is CLOSED for most: a mount may know a million of them."""
+
+    __slots__ = ("opened",)
+
+    def __init__(self, branch: Branch, parent: WorkingDirectory | None, name: bytes, entry: Entry | None) -> None:
+        super().__init__(branch, parent, name, entry)
+        self.opened = CLOSED
+
+    def _held(self) -> Opened:
+        """What is held while the file is open, to be changed."""
+        if self.opened is CLOSED:
+            self.opened = Opened()
+        return self.opened
+
     def stat(self) -> Stat:
         """What stat says: of what was written, where that is not staged yet."""
-        there, buffer, entry = self.branch, self.buffer, self.entry or self.current()
-        found = entry_stat(self.ino, entry, there.owner, there.when, LONG, LONG, 0 if self.gone else 1)
+        found, buffer = super().stat(), self.opened.buffer
         if buffer is not None and buffer.changed:
             return found._replace(size=buffer.size, mtime=buffer.mtime)
         return found
+
+    def begin(self) -> None:
+        """It was made by an open that goes on: if what is written is refused, the file goes again."""
+        self._held().fresh = True
+
+    def begun(self) -> None:
+        """It stays, whatever is written."""
+        if self.opened.handles:
+            self.opened.fresh = False
+        else:
+            self.opened = CLOSED
 
     # Opening and reading
 
     def open(self, flags: int) -> Handle:
         """Open for reading and writing. Stale where another process has just replaced it: then it is a new inode."""
-        if self.gone is Gone.REPLACED or (self.gone and not self.handles):
+        if self.gone is Gone.REPLACED or (self.gone and not self.opened.handles):
             # The kernel may not have heard of it yet: it looks the name up again, and finds the new inode.
             raise Stale("another process has removed or replaced the file")
         if not self.gone and not self.unstaged:
             self._load()
         if flags & os.O_TRUNC:
             self._truncate(0)
-        self.handles += 1
+        self._held().handles += 1
         return FileHandle(self)
 
     def _load(self) -> None:
@@ -69,42 +98,43 @@ class WorkingFile(Placed):
             # Not ENOENT: the kernel must look again, as whoever opens may want to make the file that is not there.
             self.vanish(Gone.REPLACED)
             raise Stale("another process has removed or moved the file") from None
-        if self.entry is not None and entry != self.entry and not self.branch.tree.same_contents(self.entry, entry):
+        known = self.entry
+        if known is not None and not self.branch.tree.same_contents(known, entry):
             self.vanish(Gone.REPLACED)
             raise Stale("another process has replaced the file")
-        if not self.handles:
-            self.entry, self.content = entry, content
+        if not self.opened.handles:
+            self.entry, self._held().content = entry, content
 
     def close(self) -> bool:
         """One handle less. After the last one the buffer goes; whether it was refused and its bytes are kept aside."""
-        self.handles -= 1
-        if self.handles:
+        opened, buffer = self.opened, self.opened.buffer
+        opened.handles -= 1
+        if opened.handles:
             return False
-        refused = self.failure is not None and self.buffer is not None and self.buffer.changed and not self.gone
+        refused = opened.failure is not None and buffer is not None and buffer.changed and not self.gone
         if refused:
             self._reject()
-        self.content = None
-        self.failure = None
-        self.fresh = False
-        if self.buffer is not None:
-            self.buffer.close()
-            self.buffer = None
+        self.opened = CLOSED
+        if buffer is not None:
+            buffer.close()
         return refused
 
     def give_up(self) -> None:
         """Nothing more will be written or staged; bytes that were refused are kept aside."""
-        if self.buffer is not None and self.buffer.changed:
-            if self.failure is not None and not self.gone:
+        buffer = self.opened.buffer
+        if buffer is not None and buffer.changed:
+            if self.opened.failure is not None and not self.gone:
                 self._reject()
-            self.buffer.changed = False
+            buffer.changed = False
 
     def _reject(self) -> None:
-        assert self.buffer is not None
-        assert self.failure is not None
+        buffer, failure = self.opened.buffer, self.opened.failure
+        assert buffer is not None
+        assert failure is not None
         rejections, path = self.branch.rejections, self.path
-        kept = rejections.keep(path, self.buffer.size, self.buffer.read)
-        rejections.note(path, str(self.failure[1]), kept)
-        if self.fresh:
+        kept = rejections.keep(path, buffer.size, buffer.read)
+        rejections.note(path, str(failure[1]), kept)
+        if self.opened.fresh:
             self.branch.tree.remove(path)
             if self.parent is not None:
                 self.parent.entry = None
@@ -118,13 +148,14 @@ class WorkingFile(Placed):
         """Put `data` at `offset` of the buffer. Stale, StorageFull or OSError where the disk is full."""
         if self.gone is Gone.REPLACED:
             raise Stale("another process has removed or replaced the file")
-        (self.buffer or self._edit()).write(offset, data)
+        (self.opened.buffer or self._edit()).write(offset, data)
 
     def _edit(self) -> Buffer:
-        if self.content is None and not self.gone:
+        opened = self._held()
+        if opened.content is None and not self.gone:
             self._load()
-        self.buffer = Buffer(self.branch.room, self.content)
-        return self.buffer
+        opened.buffer = Buffer(self.branch.room, opened.content)
+        return opened.buffer
 
     def truncate(self, size: int) -> None:
         """Cut or extend; where nobody has it open this is staged at once by whoever called."""
@@ -133,12 +164,13 @@ class WorkingFile(Placed):
         self._truncate(size)
 
     def _truncate(self, size: int) -> None:
-        if self.buffer is None and size == 0:
+        buffer = self.opened.buffer
+        if buffer is None and size == 0:
             # What was there need not be read.
-            self.buffer = Buffer(self.branch.room, None)
-            self.buffer.touch()
+            buffer = self._held().buffer = Buffer(self.branch.room, None)
+            buffer.touch()
         else:
-            (self.buffer or self._edit()).truncate(size)
+            (buffer or self._edit()).truncate(size)
 
     @property
     def apart(self) -> bool:
@@ -148,20 +180,22 @@ class WorkingFile(Placed):
     def change(self, changes: Changes) -> None:
         """Set mode, owner or mtime; together with the contents where those are still to be staged."""
         super().change(changes)
-        if changes.mtime is not None and self.buffer is not None:
-            self.buffer.mtime = changes.mtime
+        if changes.mtime is not None and self.opened.buffer is not None:
+            self.opened.buffer.mtime = changes.mtime
 
     # Staging
 
     @property
     def unstaged(self) -> bool:
         """Whether the buffer holds anything that is to be staged. False for an unlinked file: nothing brings it back."""
-        return self.buffer is not None and self.buffer.changed and self.gone is not Gone.UNLINKED
+        buffer = self.opened.buffer
+        return buffer is not None and buffer.changed and self.gone is not Gone.UNLINKED
 
     @property
     def light(self) -> bool:
         """Whether staging is a matter of microseconds."""
-        return self.buffer is None or (self.buffer.in_memory and self.buffer.size <= LIGHT)
+        buffer = self.opened.buffer
+        return buffer is None or (buffer.in_memory and buffer.size <= LIGHT)
 
     @property
     def deferred(self) -> bool:
@@ -169,39 +203,41 @@ class WorkingFile(Placed):
 
         Shells close a descriptor between opening a file and writing to it; the version before must outlive that.
         """
-        if self.buffer is None or self.buffer.size or not self.handles or self.parent is None or self.gone:
+        buffer = self.opened.buffer
+        if buffer is None or buffer.size or not self.opened.handles or self.parent is None or self.gone:
             return False
         return sample_schema(self.parent.current().schema, self.name) is not None
 
     def staging(self) -> Callable[[], Entry]:
         """A function that stages the buffer, to be run in any thread while nobody writes; then call `staged`, or
         `refused` with the SchemaMismatch that it raised."""
-        buffer, entry = self.buffer, self.current()
+        buffer, failure, entry = self.opened.buffer, self.opened.failure, self.current()
         assert buffer is not None
         if self.gone:
             raise Stale("another process has removed or replaced the file: what was written since is not kept")
-        if self.failure is not None and self.failure[0] == buffer.version:
-            raise self.failure[1]
+        if failure is not None and failure[0] == buffer.version:
+            raise failure[1]
         path, tree, mtime, old = self.path, self.branch.tree, buffer.mtime, entry.attributes
         attributes = Attributes(mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
         return lambda: tree.put_file(path, buffer, attributes=attributes, mtime=mtime)
 
     def staged(self, entry: Entry) -> None:
         """The buffer's version is stored as `entry`."""
-        assert self.buffer is not None
-        self.entry, self.failure, self.fresh = entry, None, False
+        opened, buffer = self.opened, self.opened.buffer
+        assert buffer is not None
+        self.entry, opened.failure, opened.fresh = entry, None, False
         if self.light:
-            self.content = None
-            self.buffer.staged(None)
+            opened.content = None
+            buffer.staged(None)
             return
         there = self.branch.tree
-        self.content = there.content(entry, there.schema_of(self.path[:-1]) if entry.kind is Kind.SAMPLE else None)
-        self.buffer.staged(self.content)
+        opened.content = there.content(entry, there.schema_of(self.path[:-1]) if entry.kind is Kind.SAMPLE else None)
+        buffer.staged(opened.content)
 
     def refused(self, error: SchemaMismatch) -> None:
         """The buffer's version does not fit; it stays in the buffer, for whoever goes on writing, until the last close."""
-        assert self.buffer is not None
-        self.failure = (self.buffer.version, error)
+        assert self.opened.buffer is not None
+        self.opened.failure = (self.opened.buffer.version, error)
 
     def stage(self) -> None:
         """Stage what was written. SchemaMismatch, Stale, StorageFull."""
@@ -227,30 +263,30 @@ class FileHandle(Handle):
 
     def ready(self, offset: int, size: int) -> bool:
         """Whether `read` answers from memory."""
-        file = self.file
-        if file.buffer is not None:
-            return file.buffer.in_memory
-        return file.content is None or file.content.ready(offset, size)
+        opened = self.file.opened
+        if opened.buffer is not None:
+            return opened.buffer.in_memory
+        return opened.content is None or opened.content.ready(offset, size)
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """What the file holds now."""
-        file = self.file
-        if file.buffer is not None:
-            return file.buffer.read(offset, size)
-        return file.content.read(offset, size) if file.content is not None else b""
+        opened = self.file.opened
+        if opened.buffer is not None:
+            return opened.buffer.read(offset, size)
+        return opened.content.read(offset, size) if opened.content is not None else b""
 
     def reading(self, offset: int, size: int) -> Callable[[], bytes | memoryview]:
         """A function that reads what the file holds now."""
-        file = self.file
-        if file.buffer is not None:
-            return file.buffer.reading(offset, size)
-        content = file.content
+        opened = self.file.opened
+        if opened.buffer is not None:
+            return opened.buffer.reading(offset, size)
+        content = opened.content
         return lambda: content.read(offset, size) if content is not None else b""
 
     def ahead(self, start: int, end: int) -> Callable[[], None] | None:
         """Decodes the chunk that holds `offset`."""
-        file = self.file
-        return None if file.buffer is not None or file.content is None else prefetching(file.content, start, end)
+        opened = self.file.opened
+        return None if opened.buffer is not None or opened.content is None else prefetching(opened.content, start, end)
 
     def write(self, offset: int, data: bytes) -> None:
         """Write to the file's buffer."""

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from bench_api import api
 from bench_common import (
     OPEN_AT_ONCE,
     REQUESTS,
@@ -245,7 +246,7 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
 
 
 GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
-GROUPS |= {"space": space, "history": history}
+GROUPS |= {"space": space, "history": history, "api": api}
 
 
 def _numbers(text: str) -> list[int]:

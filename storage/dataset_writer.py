@@ -2,7 +2,8 @@
 
 Adding is on the way of every sample of an import, so `add` first tries the usual case with comparisons that
 cost nanoseconds (an ndarray of the very dtype and shape, a plain name) and leaves the rest to `_add`. In a
-batch nothing else happens per sample: values wait in a dict and are staged some megabytes at a time.
+batch nothing else happens per sample: values wait in a dict and are staged some megabytes at a time. Where they are many
+beside what the dataset has, they wait for each other and are laid down as whole leaves (`storage.filling`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +33,11 @@ from storage.worktree import WorkingTree
 
 BATCH_BYTES = 4 << 20
 """A batch stages what it keeps back when about so many bytes have come together."""
+
+HELD_BYTES = 48 << 20
+"""At most about so many bytes does a batch keep back where its samples are to be laid down together."""
+SHARE = 2
+"""So many times their number may a dataset have for samples to be laid down as leaves, which rewrites all of its leaves."""
 
 _OVERHEAD = 128  # what a waiting sample costs beside its bytes
 _PLAIN_NAME = 60  # characters: at most 240 bytes, whatever they are
@@ -59,7 +66,10 @@ class DatasetDataWriter(DatasetDataReader):
         self._waiting: dict[str, Value] | None = None
         self._storing = ExitStack()
         self._last_time = 0
-        self._limit = max(1, BATCH_BYTES // (min(nbytes, INLINE_MAX) + _OVERHEAD))
+        kept = min(nbytes, INLINE_MAX) + _OVERHEAD
+        self._limit = self._full = max(1, BATCH_BYTES // kept)
+        self._held = HELD_BYTES // kept
+        self._crowded = False  # the dataset has too much for what this batch can hold
         self._size = len(canonical_header(schema.dtype, schema.shape)) + nbytes
         # The shape that all samples have, where they are also small enough to lie in the tree itself.
         short = schema.holds == "array" and not schema.variable and nbytes <= INLINE_MAX
@@ -89,8 +99,8 @@ class DatasetDataWriter(DatasetDataReader):
             with self._lock:
                 if self._depth and self._waiting is not None:
                     self._waiting[name] = data.tobytes()
-                    if len(self._waiting) >= self._limit:
-                        self.flush()
+                    if len(self._waiting) >= self._full:
+                        self._hold_or_flush()
                     return name
         return self._add(data, name)
 
@@ -133,8 +143,9 @@ class DatasetDataWriter(DatasetDataReader):
         self.flush()
         with self._lock:
             names = file_names(texts, self._suffix.decode())
-            if not fill(self._writeable_tree(), self._path, names, rows, self._size):
-                self._stage({key: row.tobytes() for key, row in zip(texts, rows, strict=True)})
+            tree = self._writeable_tree()
+            if not fill(tree, self._path, names, rows, self._size):
+                self._stage_rows(tree, names, [row.tobytes() for row in rows])
 
     def remove(self, name: Key) -> str:
         """Remove the sample `name` and return its key; KeyError where there is none. Commits keep theirs."""
@@ -207,12 +218,26 @@ class DatasetDataWriter(DatasetDataReader):
             if self._depth == 0:
                 self.flush()
 
+    def _hold_or_flush(self) -> None:
+        """Let a batch that may be laid down whole go on waiting; stage any other."""
+        if self._full == self._limit and not self._crowded:
+            self._crowded = self._uniform is None or not self._is_small(self._held)
+        if self._crowded or self._full + self._limit > self._held:
+            self.flush()
+        else:
+            self._full += self._limit
+
+    def _is_small(self, beside: int) -> bool:
+        """Whether the dataset is small enough to be laid down anew with so many samples more."""
+        return self._session.working_tree.is_small(self._path, SHARE * beside)
+
     def flush(self) -> None:
         """Stage what the batch keeps back."""
         with self._lock:
+            self._full = self._limit
             if self._waiting:
                 try:
-                    self._stage(self._waiting)
+                    self._stage_waiting(self._waiting)
                 except Damage:
                     raise  # kept back: the next flush tries again
                 except ArborError:
@@ -222,6 +247,7 @@ class DatasetDataWriter(DatasetDataReader):
             if self._depth == 0 and self._waiting is not None:
                 self._waiting = None
                 self._storing.close()
+                self._crowded = False
                 self._session.end(self)
 
     def finish(self) -> None:
@@ -241,8 +267,8 @@ class DatasetDataWriter(DatasetDataReader):
         """Let samples wait with the others of a batch; outside of one, stage them now."""
         if self._depth and self._waiting is not None:
             self._waiting.update(values)
-            if len(self._waiting) >= self._limit:
-                self.flush()
+            if len(self._waiting) >= self._full:
+                self._hold_or_flush()
         elif values:
             self.flush()  # what a batch could not stage comes first
             self._stage(values)
@@ -305,16 +331,38 @@ class DatasetDataWriter(DatasetDataReader):
             raise NotFound(f"dataset {self.name!r} is not what it was when it was opened: open it again")
         return tree
 
+    def _stage_waiting(self, values: dict[str, Value]) -> None:
+        """Stage what a batch kept back: whole, or some megabytes at a time, so that others need not wait long."""
+        if self._is_whole(len(values)):
+            self._stage(values)
+            return
+        rest = iter(values.items())
+        while some := dict(islice(rest, self._limit)):
+            self._stage(some)
+
+    def _is_whole(self, count: int) -> bool:
+        """Whether so many samples are laid down as leaves."""
+        return self._uniform is not None and count >= LEAST and self._is_small(count)
+
     def _stage(self, values: dict[str, Value]) -> None:
         """Stage samples as one change."""
         tree = self._writeable_tree()
         names = file_names(values, self._suffix.decode())
         if self._uniform is not None:
             payloads = [value for value in values.values() if isinstance(value, bytes)]
-            tree.put_samples(self._path, names, payloads, sample_head(self._size, time.time_ns()))
+            if not self._is_whole(len(names)) or not self._filled(tree, names, payloads):
+                self._stage_rows(tree, names, payloads)
         else:
             entries = [value for value in values.values() if isinstance(value, Entry)]
             tree.put_rows(self._path, list(zip(names, entries, strict=True)))
+
+    def _filled(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> bool:
+        rows: Array = np.ndarray((len(names), len(payloads[0])), np.uint8, b"".join(payloads))
+        return fill(tree, self._path, names, rows, self._size)
+
+    def _stage_rows(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        head = sample_head(self._size, time.time_ns())
+        tree.put_samples(self._path, names, payloads, head)
 
 
 def _checked_keys(keys: Sequence[Key]) -> list[str]:

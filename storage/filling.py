@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from storage.errors import Conflict
 from storage.model.digest import Digest
 from storage.model.names import Path
@@ -30,15 +32,19 @@ def fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, siz
     """
     if tree.merging() is not None:
         return False
+    with tree.storing():
+        return _fill(tree, path, names, rows, size)
+
+
+def _fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, size: int) -> bool:
     if not ascending(names):
-        order = sorted(range(len(names)), key=names.__getitem__)
-        names, rows = [names[i] for i in order], rows[order]
+        order = np.argsort(np.array(names), kind="stable")  # no name has a NUL, which numpy would not see
+        names, rows = [names[i] for i in order.tolist()], rows[order]
         if any(a == b for a, b in pairwise(names)):
             return False
     for _ in range(TRIES):
         try:
-            with tree.storing():
-                return _try(tree, path, names, rows, size)
+            return _try(tree, path, names, rows, size)
         except Conflict:
             continue
     return False
@@ -64,13 +70,13 @@ def _filled(
     tree: WorkingTree, root: Digest, names: Sequence[bytes], rows: Array, head: bytes
 ) -> tuple[Digest, Sums] | None:
     """The map with that root and those rows; None where one would replace more than a plain sample."""
-    values = memoryview(rows.tobytes())
     if root == EMPTY:
-        made, sums, fresh = build(names, head, values)
+        values: Array = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        made, sums, fresh = build(names, head, values.data)
         tree.objects.put_nodes(fresh)
         return made, sums
-    step = len(values) // len(names)
-    raw = bytes(values)
+    raw = rows.tobytes()
+    step = len(raw) // len(names)
     edits = [(name, (head, raw[i * step : (i + 1) * step])) for i, name in enumerate(names)]
     changing = _changing(tree, root, edits)
     return None if changing is None else apply_edits(tree.objects, root, changing)

@@ -11,9 +11,17 @@ from storage.model.records import Commit, Entry, Kind, Schema, decode_entry
 from storage.stores.contents import Content, open_content, payload_of
 from storage.stores.objects import Objects
 from storage.tree import read
+from storage.tree.node import Load
 
+LARGE = 1 << 18
+"""Directories of more entries, whose leaves would not find room in the cache, are listed without keeping them."""
 PLACES = 1000
 """So many directories are kept, to be looked into again."""
+
+
+def listing_load(objects: Objects, root: Digest) -> Load:
+    """What loads the nodes of the directory with that root to list it."""
+    return objects.passing if read.sums(objects.node, root).count > LARGE else objects.node
 
 
 class Snapshot:
@@ -114,7 +122,8 @@ class Snapshot:
 
     def rows(self, directory: Digest, start: int = 0) -> Iterator[tuple[int, bytes, Entry]]:
         """Rank, name and entry of everything in a directory from rank `start` on."""
-        for rank, (name, head, value) in enumerate(read.rows_at(self._objects.node, directory, start), start):
+        load = listing_load(self._objects, directory)
+        for rank, (name, head, value) in enumerate(read.rows_at(load, directory, start), start):
             yield rank, name, decode_entry(head, value)
 
     def _directory(self, path: Path) -> Digest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from storage.errors import NotFound, SchemaMismatch
+from storage.model.chunking import THREADS
 from storage.model.digest import Digest
 from storage.model.names import Path
 from storage.model.records import Entry, Kind, Schema, decode_entry
 from storage.model.samples import Array, array_from
 from storage.snapshot import Snapshot
 from storage.tree import read
-from storage.tree.node import BadNode, Leaf
+from storage.tree.node import BadNode, Leaf, uniform_values
 from storage.working import WorkingReader
 
-THREADS = min(8, os.cpu_count() or 1)
-MANY_LEAVES = 64
+MANY_LEAVES = 256
 """A thread takes at most so many leaves at once."""
 SLAB = 1024
 """So many samples wait to be decoded at once."""
@@ -102,18 +101,21 @@ class Stacker:
                 for at, leaf in rest:
                     yield from self._single(at, leaf)
 
-    def _copied(self, leaves: Iterable[tuple[int, Digest]], stacked: Array) -> list[tuple[int, Leaf]]:
+    def _copied(self, leaves: Sequence[tuple[int, Digest]], stacked: Array) -> list[tuple[int, Leaf]]:
         """Copy those leaves that are a block; the others."""
         others = []
-        for at, digest in leaves:
+        size = self.dtype.itemsize * math.prod(self.schema.shape)
+        found = self.tree.objects.get_many([digest for _, digest in leaves])
+        for (at, digest), raw in zip(leaves, found, strict=True):
+            values = uniform_values(raw, size) if size else None
+            if values is not None:
+                count = len(values) // size
+                stacked[at : at + count] = np.ndarray((count, *self.schema.shape), self.dtype, values)
+                continue
             leaf = self.tree.objects.node(digest)
             if not isinstance(leaf, Leaf):
                 raise BadNode("an inner node stands where a leaf is expected")
-            block = self._block(leaf)
-            if block is None:
-                others.append((at, leaf))
-            else:
-                stacked[at : at + len(leaf)] = block
+            others.append((at, leaf))
         return others
 
     def _single(self, at: int, leaf: Leaf) -> _Waiting:

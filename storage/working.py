@@ -27,6 +27,7 @@ from storage.model.records import (
     decode_entry,
     directory_entry,
 )
+from storage.snapshot import listing_load
 from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
@@ -168,6 +169,18 @@ class WorkingReader:
         """How many samples a directory holds: a walk of its staged rows only, and none again until something changes."""
         return self._surveyed(path).samples
 
+    def is_small(self, path: Path, count: int) -> bool:
+        """Whether a directory holds at most `count` samples, those that are staged in place of others counted twice.
+
+        Costs at most a walk over so many staged rows.
+        """
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            rest = count - read.sums(self._p.objects.node, where.base).samples
+            if rest < 0 or where.staged is None:
+                return rest >= 0
+            return sum(1 for _ in islice(self._p.staging.kinds(txn, where.staged), rest + 1)) <= rest
+
     def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
         """The directories in a directory by name, at the cost of count_samples."""
         return list(self._surveyed(path).directories)
@@ -281,7 +294,7 @@ class WorkingReader:
     def _merged(self, txn: Txn, where: Where, after: bytes) -> Iterator[tuple[bytes, Entry]]:
         base: Iterator[tuple[bytes, bytes, bytes]] = iter(())
         if where.base != EMPTY:
-            base = iter(read.rows(self._p.objects.node, where.base, after))
+            base = iter(read.rows(listing_load(self._p.objects, where.base), where.base, after))
         staged: Iterator[tuple[bytes, Row]] = iter(())
         if where.staged is not None:
             staged = iter(self._p.staging.rows(txn, where.staged, after))

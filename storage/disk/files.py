@@ -15,6 +15,7 @@ from pathlib import Path
 
 from storage.errors import StorageFailed, StorageFull
 
+_EXPECTED = 1 << 20  # of a longer range the kernel may take only the beginning
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,6 +80,23 @@ def _write_all(fd: int, parts: list[bytes | memoryview], at: int) -> int:
             done += written
             rest = rest[written:]
     return at + wanted
+
+
+def read_into(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` with the bytes from `offset` on; how many there were. StorageFailed."""
+    done = 0
+    try:
+        while count := os.preadv(fd, [buffer[done:]], offset + done):
+            done += count
+    except OSError as error:
+        raise failure(error, f"read the repository's bytes {offset + done} to {offset + len(buffer)}") from error
+    return done
+
+
+def expect(fd: int, start: int, stop: int) -> None:
+    """Have the kernel begin to read these bytes of a file: else the disk and who works on its bytes wait for each other."""
+    for at in range(start, stop, _EXPECTED):
+        os.posix_fadvise(fd, at, min(_EXPECTED, stop - at), os.POSIX_FADV_WILLNEED)
 
 
 def truncate(fd: int, size: int) -> None:

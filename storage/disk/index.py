@@ -103,9 +103,9 @@ class Index:
     def _open(self) -> None:
         self._pid = os.getpid()
         try:
-            self._key, self._env = _borrow(self.folder)
-            for name in _TABLES:
-                setattr(self, name, self._env.open_db(name.encode()))
+            self._key, self._env, tables = _borrow(self.folder)
+            for name, table in tables.items():
+                setattr(self, name, table)
         except (lmdb.Error, OSError) as error:
             raise Corrupt(f"the index cannot be opened: {error}", where=str(self.folder)) from error
 
@@ -215,11 +215,11 @@ class _Snapshot:
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.
-_shared: dict[_Key, tuple[lmdb.Environment, int]] = {}
+_shared: dict[_Key, tuple[lmdb.Environment, dict[str, Table], int]] = {}
 _sharing = threading.Lock()
 
 
-def _borrow(folder: Path) -> tuple[_Key, lmdb.Environment]:
+def _borrow(folder: Path) -> tuple[_Key, lmdb.Environment, dict[str, Table]]:
     found = folder.stat()
     key = (os.getpid(), found.st_dev, found.st_ino)
     with _sharing:
@@ -227,18 +227,26 @@ def _borrow(folder: Path) -> tuple[_Key, lmdb.Environment]:
         # leaves the parent's alone: reader slots and locks belong to the process.
         for old in [old for old in _shared if old[0] != key[0]]:
             _shared.pop(old)[0].close()
-        environment, users = _shared.get(key) or (_environment(folder), 0)
-        _shared[key] = (environment, users + 1)
-        return key, environment
+        environment, tables, users = _shared.get(key) or (*_opened(folder), 0)
+        _shared[key] = (environment, tables, users + 1)
+        return key, environment, tables
 
 
 def _give_back(key: _Key) -> None:
     with _sharing:
-        environment, users = _shared.pop(key)
+        environment, tables, users = _shared.pop(key)
         if users > 1:
-            _shared[key] = (environment, users - 1)
+            _shared[key] = (environment, tables, users - 1)
         else:
             environment.close()
+
+
+def _opened(folder: Path) -> tuple[lmdb.Environment, dict[str, Table]]:
+    """An environment and its tables, opened while no other thread can know it: opening one waits for the write lock without
+    letting other threads run, so that one which has the lock could never give it back.
+    """
+    environment = _environment(folder)
+    return environment, {name: environment.open_db(name.encode()) for name in _TABLES}
 
 
 def _environment(folder: Path) -> lmdb.Environment:

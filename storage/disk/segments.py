@@ -75,9 +75,9 @@ class Record:
     codec: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
-    """A record met by a scan; `payload` is None where its bytes are damaged."""
+    """A record met by a walk or a scan; `payload` is None where its bytes are damaged, or were not looked at yet."""
 
     kind: int
     codec: int
@@ -86,7 +86,21 @@ class Found:
     sequence: int
     checksum: int
     place: Place
-    payload: memoryview | None
+    payload: memoryview | None = None
+
+    @property
+    def start(self) -> int:
+        """Where in its file the record begins."""
+        return self.place.offset - RECORD_SIZE
+
+    @property
+    def end(self) -> int:
+        """Where in its file the record ends."""
+        return self.place.offset + self.place.length
+
+    def is_whole(self, payload: bytes | memoryview) -> bool:
+        """Whether these are the bytes that were written as its payload."""
+        return len(payload) == self.place.length and checksum(payload) == self.checksum
 
 
 def checksum_parts(parts: Sequence[bytes | memoryview]) -> int:
@@ -200,6 +214,12 @@ class Segment:
         self.end = files.append(self.fd, parts, self.end)
         return placed
 
+    def record(self, header: bytes | memoryview, place: Place) -> Found | None:
+        """The record whose payload lies at `place`, from the bytes before it; None where these are no header of such a one."""
+        at = place.offset - RECORD_SIZE
+        found = _found(bytes(header), self.id, at) if _is_header(bytes(header), at, self._salt) else None
+        return found if found is not None and found.place == place else None
+
     def take_back(self, end: int) -> None:
         """Cut off what was appended behind `end`, which nobody was told of."""
         files.truncate(self.fd, end)
@@ -293,6 +313,13 @@ class Segments:
         _require(data, place, digest)
         return memoryview(data)[RECORD_SIZE:]
 
+    def read_objects(self, places: Sequence[Place], digests: Sequence[Digest]) -> list[memoryview]:
+        """What `read_object` gives for each of these; those close together are read at once."""
+        found = self.read_many([_with_header(place) for place in places])
+        for data, place, digest in zip(found, places, digests, strict=True):
+            _require(data, place, digest)
+        return [memoryview(data)[RECORD_SIZE:] for data in found]
+
     def object_at_once(self, place: Place, digest: Digest) -> memoryview | None:
         """The same if the kernel has it in memory; None where the disk, or an error, is in the way."""
         buffer = bytearray(RECORD_SIZE + place.length)
@@ -385,47 +412,65 @@ def is_unused(path: Path) -> bool:
     return False
 
 
+View = Callable[[int, int], bytes | memoryview]
+"""Gives the bytes of a file from an offset on, so many, fewer where it ends."""
+
+
 def scan(data: memoryview, path: Path) -> Iterator[Found]:
-    """Every record of a segment file, in order, each checked; damaged ones come with payload None.
+    """Every record of a segment file, in order, each checked; damaged ones come with payload None."""
+    for found in walk(lambda at, length: data[at : at + length], path):
+        payload = data[found.place.offset : found.end]
+        found.payload = payload if found.is_whole(payload) else None
+        yield found
 
-    Where a header is damaged the scan goes on at the next byte that begins a valid one. The header's checksum is salted
-    with the file's own salt and the record's offset, so that a segment stored as data is never taken for records.
+
+def walk(view: View, path: Path) -> Iterator[Found]:
+    """The records of a segment file, in order, without their payloads, which are looked at only where a header is damaged.
+
+    From there the walk goes on at the next byte that begins a valid one: behind the record before, or within it if that is
+    damaged, too. The header's checksum is salted with the file's own salt and the record's offset, so that a segment
+    stored as data is never taken for records.
     """
-    _, segment, salt = parse_file_header(data[:FILE_SIZE], path)
-    at = FILE_SIZE
-    while at + RECORD_SIZE <= len(data):
-        body = data[at : at + _RECORD.size]
-        if not _valid_header(body, data, at, salt):
-            at = _next_header(data, at + 1, salt)
-            continue
-        _, kind, codec, _, length, raw_length, sequence, digest, check = _RECORD.unpack(body)
-        place = Place(segment, at + RECORD_SIZE, length)
-        payload: memoryview | None = data[place.offset : place.offset + length]
-        if payload is not None and (len(payload) != length or checksum(payload) != check):
-            payload = None
-        yield Found(kind, codec, raw_length, Digest(digest), sequence, check, place, payload)
-        after = place.offset + length
-        if payload is None and not _valid_header(data[after : after + _RECORD.size], data, after, salt):
-            after = _next_header(data, at + 1, salt)
-        at = after
+    _, segment, salt = parse_file_header(bytes(view(0, FILE_SIZE)), path)
+    at, header = FILE_SIZE, bytes(view(FILE_SIZE, RECORD_SIZE))
+    valid = _is_header(header, at, salt)
+    while len(header) == RECORD_SIZE:
+        resume = at + 1
+        if valid:
+            found = _found(header, segment, at)
+            yield found
+            at = found.end
+            header = bytes(view(at, RECORD_SIZE))
+            valid = _is_header(header, at, salt)
+            if valid or found.is_whole(view(found.place.offset, found.place.length)):
+                continue
+        at, header = _next_header(view, resume, salt)
+        valid = bool(header)
 
 
-def _valid_header(body: memoryview, data: memoryview, at: int, salt: int) -> bool:
-    if len(body) < _RECORD.size or body[:4] != _MAGIC or at + RECORD_SIZE > len(data):
+def _found(header: bytes, segment: int, at: int) -> Found:
+    _, kind, codec, _, length, raw_length, sequence, digest, check = _RECORD.unpack_from(header)
+    return Found(kind, codec, raw_length, Digest(digest), sequence, check, Place(segment, at + RECORD_SIZE, length))
+
+
+def _is_header(header: bytes, at: int, salt: int) -> bool:
+    if len(header) != RECORD_SIZE or not header.startswith(_MAGIC):
         return False
-    expected: int = _CHECK.unpack_from(data, at + _RECORD.size)[0]
-    return expected == xxhash.xxh64_intdigest(body, salt ^ at)
+    expected: int = _CHECK.unpack_from(header, _RECORD.size)[0]
+    return expected == xxhash.xxh64_intdigest(header[: _RECORD.size], salt ^ at)
 
 
-def _next_header(data: memoryview, start: int, salt: int) -> int:
+def _next_header(view: View, start: int, salt: int) -> tuple[int, bytes]:
+    """Where the next valid header begins, and itself; nothing where none is left."""
     window = 1 << 20
-    at = start
-    while at < len(data):
-        block = bytes(data[at : at + window + len(_MAGIC) - 1])
+    while True:
+        block = bytes(view(start, window + RECORD_SIZE - 1))
         found = block.find(_MAGIC)
-        while found >= 0:
-            if _valid_header(data[at + found : at + found + _RECORD.size], data, at + found, salt):
-                return at + found
+        while 0 <= found < window:
+            header = block[found : found + RECORD_SIZE]
+            if _is_header(header, start + found, salt):
+                return start + found, header
             found = block.find(_MAGIC, found + 1)
-        at += window
-    return len(data)
+        if len(block) < window:
+            return start + len(block), b""
+        start += window

@@ -9,17 +9,21 @@ rebuild in between finds records twice and takes one of each.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
+
+import numpy as np
 
 from storage.disk import files
 from storage.disk.index import Txn, number_key
-from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, Segment, SegmentKind, scan
-from storage.errors import Corrupt
+from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, Segment, SegmentKind
+from storage.errors import Corrupt, StorageFailed
 from storage.model.records import Place
 from storage.stores.log import END, FAILED
 from storage.stores.objects import object_place, object_row
@@ -29,24 +33,29 @@ from storage.working import Parts
 
 SPARSE = 0.2
 """The share of a segment's bytes that must be dead for its live ones to be copied."""
-_BLOCK = 8 << 20  # bytes copied between two calls of `on_progress`
+_BLOCK = 2 << 20  # bytes copied between two calls of `on_progress`; of 8 MiB the processor's cache keeps too little
+_GAP = 1 << 16  # dead bytes that are read along, as another read would cost as much
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sparse:
-    """A segment worth rewriting: its id, its size, how many of its records are alive, and their bytes."""
+    """A segment worth rewriting: its id, its size, and where its live records' payloads lie: rows of offset and length."""
 
     segment: int
     size: int
-    records: int
-    live: int
+    places: np.ndarray
 
     @property
     def copied(self) -> int:
         """Bytes that its copy takes; none where nothing in it is alive."""
-        return self.live + FILE_SIZE if self.live else 0
+        return FILE_SIZE + int(self.places[:, 1].sum()) + RECORD_SIZE * len(self.places) if len(self.places) else 0
+
+    def live(self) -> Iterator[Place]:
+        """Where its live records' payloads lie, in order."""
+        for offset, length in self.places[self.places[:, 0].argsort()]:
+            yield Place(self.segment, int(offset), int(length))
 
 
 @dataclass(slots=True)
@@ -62,7 +71,7 @@ class Compaction:
 
     def add(self, done: Sparse) -> None:
         """Count a segment."""
-        if done.live:
+        if done.copied:
             self.rewritten += 1
         else:
             self.removed += 1
@@ -121,18 +130,16 @@ def _is_busy(path: Path) -> bool:
 def sparse_segments(parts: Parts, dying: Set[bytes], *, renewed: bool = False) -> Iterator[Sparse]:
     """The log segments worth rewriting if the objects `dying` had no rows, and, if `renewed`, there were a later note of gc."""
     index = parts.index
-    live: Counter[int] = Counter()
-    records: Counter[int] = Counter()
+    live: defaultdict[int, array[int]] = defaultdict(partial(array, "Q"))  # 16 bytes an object
     with index.read() as txn:
         for place in _live_places(parts, txn, dying, renewed=renewed):
-            live[place.segment] += place.length + RECORD_SIZE
-            records[place.segment] += 1
+            live[place.segment].extend((place.offset, place.length))
         ends = [(int.from_bytes(key, "big"), END.unpack(row)[0]) for key, row in index.scan(txn, index.ends, b"")]
         failed = {segment for segment, _ in ends if txn.get(FAILED + number_key(segment), db=index.meta) is not None}
     for segment, end in ends:
         if segment in failed or not parts.segments.path(segment, SegmentKind.LOG).exists():
             continue
-        found = Sparse(segment, end, records[segment], live[segment])
+        found = Sparse(segment, end, np.array(live.pop(segment, ()), np.uint64).reshape(-1, 2))
         if found.size - found.copied >= max(SPARSE * found.size, 1):
             yield found
 
@@ -185,6 +192,7 @@ class _Rewriting:
         self._report = report
         self._path = parts.segments.path(found.segment, SegmentKind.LOG)
         self._moved: list[tuple[Found, Place]] = []
+        self._buffer = bytearray(_BLOCK)
 
     def run(self) -> Iterator[int]:
         """Rewrite the segment, if nobody appends to it; yields the bytes copied so far."""
@@ -196,7 +204,7 @@ class _Rewriting:
         try:
             if old.end != self._found.size:
                 self._report.busy += 1  # somebody did, just now
-            elif self._found.records:
+            elif self._found.copied:
                 yield from self._replace(old)
             else:
                 self._swap(None)
@@ -220,57 +228,76 @@ class _Rewriting:
                 files.remove(new.path)
 
     def _copy(self, old: Segment, new: Segment) -> Iterator[int]:
-        batch: list[Found] = []
-        size = 0
-        with mmap.mmap(old.fd, old.end, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            try:
-                for record in scan(data, self._path):
-                    if self._is_live(record):
-                        batch.append(record)
-                        size += record.place.length
-                    elif record.payload is not None:
-                        record.payload.release()
-                    if size >= _BLOCK:
-                        self._append(new, batch)
-                        yield new.end
-                        size = 0
-                self._append(new, batch)
-            finally:
-                for record in batch:
-                    _release(record)
-        if len(self._moved) < self._found.records:
+        """Copy what is alive, batch by batch, while the kernel fetches the next one."""
+        self._require_within(old.end)
+        batches = chain(_batches(self._found.live()), ([],))
+        for batch, following in pairwise(batches):
+            for run in _runs(following):
+                files.expect(old.fd, run[0].offset - RECORD_SIZE, run[-1].offset + run[-1].length)
+            self._append(new, self._read(old, batch))
+            yield new.end
+        if len({record.place for record, _ in self._moved}) < len(self._found.places):
+            raise Corrupt(f"several rows of the index lead to one record of {self._path.name}: it is left as it is")
+
+    def _require_within(self, end: int) -> None:
+        """Corrupt where a row leads out of the file: so much memory is set aside before anything is read."""
+        offsets, lengths = self._found.places.T
+        if offsets.min() < FILE_SIZE + RECORD_SIZE or offsets.max() > end or (lengths > end - offsets).any():
+            raise Corrupt(f"a row of the index leads out of {self._path.name}: it is left as it is")
+
+    def _read(self, old: Segment, batch: list[Place]) -> list[Found]:
+        """The records at these places, checked; valid until the next call."""
+        runs = [(run, run[0].offset - RECORD_SIZE, run[-1].offset + run[-1].length) for run in _runs(batch)]
+        wanted = sum(stop - start for _, start, stop in runs)
+        if wanted > len(self._buffer):
+            self._buffer = bytearray(wanted)
+        records = []
+        free = memoryview(self._buffer)
+        with self._index.read() as txn:
+            for run, start, stop in runs:
+                data, free = free[: stop - start], free[stop - start :]
+                data = data[: self._fill(old, data, start)]
+                records += [self._record(txn, old, data[place.offset - RECORD_SIZE - start :], place) for place in run]
+        return records
+
+    def _fill(self, old: Segment, data: memoryview, start: int) -> int:
+        try:
+            return files.read_into(old.fd, data, start)
+        except StorageFailed as error:
+            raise Corrupt(f"{self._path.name}: {error}: it is left as it is") from error
+
+    def _record(self, txn: Txn, old: Segment, data: memoryview, place: Place) -> Found:
+        """The record that `data` begins with. Corrupt unless it is whole, and the index leads to this very one."""
+        record = old.record(data[:RECORD_SIZE], place)
+        if record is not None:
+            record.payload = data[RECORD_SIZE : RECORD_SIZE + place.length]
+        if record is None or record.payload is None or not record.is_whole(record.payload):
+            raise Corrupt(f"the record at byte {place.offset} of {self._path.name} is damaged: it stays there")
+        if self._known_place(txn, record) != place:
             raise Corrupt(f"some of the records of {self._path.name} are damaged: it is left as it is")
+        return record
 
-    def _is_live(self, record: Found) -> bool:
-        """Whether the index leads to this very record."""
+    def _known_place(self, txn: Txn, record: Found) -> Place | None:
+        """Where the index has this record."""
         index = self._index
-        with index.read() as txn:
-            if record.kind == RecordKind.COLLECTION:
-                row = txn.get(COLLECTION, db=index.meta)
-            elif record.kind >= RecordKind.STAGE:
-                row = txn.get(number_key(record.sequence), db=index.operations)
-            else:
-                row = txn.get(record.digest, db=index.objects)
-                return row is not None and object_place(row)[0] == record.place and self._is_whole(record)
-        return row is not None and operation_place(row) == record.place and self._is_whole(record)
-
-    def _is_whole(self, record: Found) -> bool:
-        if record.payload is None:
-            raise Corrupt(f"the record at byte {record.place.offset} of {self._path.name} is damaged: it stays there")
-        return True
+        if record.kind < RecordKind.STAGE:
+            row = txn.get(record.digest, db=index.objects)
+            return None if row is None else object_place(row)[0]
+        if record.kind == RecordKind.COLLECTION:
+            row = txn.get(COLLECTION, db=index.meta)
+        else:
+            row = txn.get(number_key(record.sequence), db=index.operations)
+        return None if row is None else operation_place(row)
 
     def _append(self, new: Segment, batch: list[Found]) -> None:
-        """Append the batch to `new`, and empty it."""
         records = []
         for record in batch:
             assert record.payload is not None
             kind, parts = RecordKind(record.kind), [record.payload]
             records.append(Record(kind, parts, record.raw_length, record.digest, record.sequence, record.codec))
-        placed = new.append(records) if records else []
-        for record, (place, _) in zip(batch, placed, strict=True):
-            _release(record)
+        for record, (place, _) in zip(batch, new.append(records), strict=True):
+            record.payload = None
             self._moved.append((record, place))
-        batch.clear()
 
     def _swap(self, new: Segment | None) -> None:
         """Lead the rows to the copy, then delete the file."""
@@ -310,6 +337,28 @@ def _row(record: Found, place: Place) -> bytes:
     return object_row(place, record.raw_length, record.kind, record.codec, record.checksum)
 
 
-def _release(record: Found) -> None:
-    if record.payload is not None:
-        record.payload.release()
+def _batches(places: Iterable[Place]) -> Iterator[list[Place]]:
+    """Places in order, some MiB together."""
+    batch: list[Place] = []
+    size = last = 0
+    for place in places:
+        end = place.offset + place.length
+        taken = min(end - last, _GAP + RECORD_SIZE + place.length)
+        if batch and size + taken > _BLOCK:
+            yield batch
+            batch, size = [], 0
+        batch.append(place)
+        size, last = size + taken, end
+    if batch:
+        yield batch
+
+
+def _runs(places: list[Place]) -> Iterator[list[Place]]:
+    """Places that lie close enough together to be read at once."""
+    first = 0
+    for at, (before, after) in enumerate(pairwise(places), 1):
+        if after.offset - RECORD_SIZE - (before.offset + before.length) > _GAP:
+            yield places[first:at]
+            first = at
+    if places:
+        yield places[first:]

@@ -1,14 +1,19 @@
-"""Reading one segment through: every record checked against its checksums and its digest, and what it refers to."""
+"""Reading segments through: every record checked against its checksums and its digest, and what it refers to.
+
+One thread walks a file's headers and cuts it into stretches of some MiB, which any number of threads then read and check.
+Nothing is read through a memory map: a bad sector under one would kill the process instead of being reported.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, RecordKind, parse_file_header, scan
+from storage.disk import files
+from storage.disk.segments import FILE_SIZE, Found, RecordKind, walk
 from storage.errors import ArborError, NotFound
 from storage.model.chunking import Codec, decode_chunks
 from storage.model.deltas import Delta
@@ -18,8 +23,11 @@ from storage.stores.objects import object_row
 from storage.stores.recovery import Change
 from storage.tree.node import EMPTY, BadNode, Inner, decode
 
-_BLOCK = 4 << 20  # bytes between two calls of `advance`
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: all pages at once instead of a fault for each few
+_SPAN = 4 << 20
+_RECORDS = 4096
+"""A stretch has at most so many bytes (or one record) and records: 1 MB of small ones takes 4 MB of memory."""
+_AHEAD = 4 * _SPAN  # bytes that the kernel is asked to read before they are needed
+_PAGE = 4096
 _CONTENTS = (Kind.FILE, Kind.SAMPLE)
 Unpacked = Callable[[int, bytes | memoryview, int], bytes | memoryview]
 
@@ -35,12 +43,22 @@ class Met:
     wrong: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The bytes `start` to `stop` of a segment's file, and the records whose headers are valid there."""
+
+    path: Path
+    segment: int
+    start: int
+    stop: int
+    records: list[Found]
+
+
 @dataclass(slots=True)
 class Inspection:
-    """What a segment holds up to its acknowledged end. `holes` (offset, length) are no valid records."""
+    """What a stretch of a segment holds. `holes` (offset, length) are no valid records."""
 
     segment: int
-    size: int
     objects: list[Met] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     commits: dict[Digest, Commit] = field(default_factory=dict)
@@ -48,73 +66,111 @@ class Inspection:
     holes: list[tuple[int, int]] = field(default_factory=list)
 
 
-def inspect(path: Path, segment: int, end: int, unpacked: Unpacked, advance: Callable[[int], None]) -> Inspection:
-    """Read a segment file up to `end`. Corrupt where it does not begin as a segment does; FileNotFoundError.
+def stretches(fd: int, path: Path, segment: int, end: int) -> Iterator[Stretch]:
+    """A segment's file up to `end`, cut into stretches, in order and without gaps.
+
+    Corrupt where it does not begin as a segment does, StorageFailed where it cannot be read.
+    """
+    window = _Window(fd, end)
+    start, records = FILE_SIZE, list[Found]()
+    for found in walk(window.view, path):
+        if records and (found.end - records[0].start > _SPAN or len(records) == _RECORDS):
+            yield Stretch(path, segment, start, found.start, records)
+            start, records = found.start, []
+        records.append(found)
+        window.ask(found.end)
+    yield Stretch(path, segment, start, end, records)
+
+
+class _Window:
+    """Reads headers; small records stand side by side, so that one call gives many of them."""
+
+    def __init__(self, fd: int, end: int) -> None:
+        self._fd = fd
+        self._end = end
+        self._start = 0
+        self._data = b""
+        self._asked = 0
+        self.ask(0)
+
+    def view(self, at: int, length: int) -> bytes:
+        """The bytes from `at` on."""
+        first = at - self._start
+        if not 0 <= first <= first + length <= len(self._data):
+            self._start, first = at, 0
+            self._data = _read(self._fd, at, min(max(length, _PAGE), max(self._end - at, 0)))
+        return self._data[first : first + length]
+
+    def ask(self, at: int) -> None:
+        """Have the kernel begin to read what comes after `at`."""
+        stop = min(at + _AHEAD, self._end)
+        if stop - self._asked >= _SPAN or stop == self._end:
+            files.expect(self._fd, self._asked, stop)
+            self._asked = max(self._asked, stop)
+
+
+def _read(fd: int, at: int, length: int) -> bytes:
+    try:
+        return os.pread(fd, length, at)
+    except OSError as error:
+        raise files.failure(error, f"read {length} bytes of a segment from byte {at} on") from error
+
+
+class _Memory(threading.local):
+    """Each thread reads into memory of its own again and again: fresh memory would cost as much as hashing."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_SPAN)
+
+    def read(self, path: Path, start: int, stop: int) -> memoryview:
+        """The bytes `start` to `stop` of a file, fewer where it ends; until the next call. StorageFailed."""
+        if stop - start > len(self._buffer):
+            self._buffer = bytearray(stop - start)
+        into = memoryview(self._buffer)[: stop - start]
+        with path.open("rb") as file:
+            return into[: files.read_into(file.fileno(), into, start)]
+
+
+_memory = _Memory()
+
+
+def inspect(stretch: Stretch, unpacked: Unpacked) -> Inspection:
+    """Read a stretch and check all of it. Thread-safe. StorageFailed where the disk refuses; FileNotFoundError.
 
     `unpacked` gives what a payload stands for: codec, payload, length.
-    `advance` is called with bytes read since its last call, in the thread that reads.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        found = Inspection(segment, size)
-        parse_file_header(file.read(FILE_SIZE), path)
-        readable = min(end, size)
-        with mmap.mmap(file.fileno(), readable, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            reading = _Reading(found, mapped, readable, unpacked, advance)
-            for record in scan(data, path):
-                try:
-                    reading.take(record)
-                finally:
-                    if record.payload is not None:
-                        record.payload.release()
-            reading.finish()
-    return found
+    reading = _Reading(stretch, unpacked)
+    if stretch.records:
+        base = stretch.records[0].start
+        data = _memory.read(stretch.path, base, max(found.end for found in stretch.records))
+        for record in stretch.records:
+            payload = data[record.place.offset - base : record.end - base]
+            record.payload = payload if record.is_whole(payload) else None
+            reading.take(record)
+            record.payload = None
+    return reading.finish(stretch.stop)
 
 
 class _Reading:
-    def __init__(
-        self, found: Inspection, mapped: mmap.mmap, end: int, unpacked: Unpacked, advance: Callable[[int], None]
-    ) -> None:
-        self._found = found
-        self._mapped = mapped
-        self._end = end
+    def __init__(self, stretch: Stretch, unpacked: Unpacked) -> None:
+        self._found = Inspection(stretch.segment)
         self._unpacked = unpacked
-        self._advance = advance
-        self._told = 0
-        self._whole = FILE_SIZE  # up to here all is valid records and holes already noted
-        self._fetched = 0
-        self._fetch(0)
+        self._whole = stretch.start  # up to here all is valid records and holes already noted
 
     def take(self, record: Found) -> None:
         """Check a record and note it."""
-        after = record.place.offset + record.place.length
         if record.payload is not None:
-            self._hole_up_to(record.place.offset - RECORD_SIZE)
-            self._whole = after
+            self._hole_up_to(record.start)
+            self._whole = record.end
         if record.kind < RecordKind.STAGE:
             self._object(record)
         elif record.payload is not None:
             self._found.changes.append(Change(record.sequence, record.kind, record.place))
-        if after - self._told >= _BLOCK:
-            self._advance(after - self._told)
-            self._told = after
-            self._fetch(after)
 
-    def finish(self) -> None:
-        """Note what is left behind the last record."""
-        self._hole_up_to(self._end)
-        self._advance(self._end - self._told)
-
-    def _fetch(self, start: int) -> None:
-        """Bring the next bytes into memory in one call; without it, faults cost as much as hashing."""
-        stop = min(start + 2 * _BLOCK, self._end)
-        begin = self._fetched
-        if stop > begin:
-            try:
-                self._mapped.madvise(_POPULATE_READ, begin, stop - begin)
-            except OSError:
-                self._mapped.madvise(mmap.MADV_WILLNEED, begin, stop - begin)
-            self._fetched = stop // mmap.PAGESIZE * mmap.PAGESIZE
+    def finish(self, end: int) -> Inspection:
+        """What was found, with what is left behind the last record up to `end`."""
+        self._hole_up_to(end)
+        return self._found
 
     def _hole_up_to(self, end: int) -> None:
         if end > self._whole:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -17,9 +17,18 @@ from storage.disk.index import Txn, number_key
 from storage.disk.locks import together
 from storage.disk.segments import RecordKind, SegmentKind
 from storage.engine import Engine
-from storage.errors import ArborError, Corrupt
+from storage.errors import ArborError, Corrupt, StorageFailed
 from storage.maintenance.compare import Comparison
-from storage.maintenance.inspect import Inspection, Met, described, entry_references, inspect, references
+from storage.maintenance.inspect import (
+    Inspection,
+    Met,
+    Stretch,
+    described,
+    entry_references,
+    inspect,
+    references,
+    stretches,
+)
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
 from storage.model.records import Commit, Kind, Place
 from storage.stores.log import END
@@ -31,6 +40,8 @@ from storage.working import Parts
 RESTORE = "restore the segment file from a copy; other samples stay readable"
 REBUILD = "close the repository everywhere and run `arborfs rebuild`: the segments hold everything"
 _ATTEMPTS = 20
+_AHEAD = 4
+"""Stretches cut for each thread that reads, so that none waits for the next."""
 
 
 def verify(engine: Engine, on_progress: Progress | None = None, *, threads: int = 0) -> list[Problem]:
@@ -101,32 +112,44 @@ class _Verification:
         self._problems.append(Problem(what, digest.hex(), where, advice))
 
     def _inspections(self, on_progress: Progress | None, threads: int) -> Iterator[Inspection]:
-        """Every segment, read by `threads` at once; what cannot be read is reported."""
+        """Every segment in order, `threads` stretches being read at once."""
         ends = [
             (int.from_bytes(key, "big"), END.unpack(value)[0])
             for key, value in self._index.scan(self._txn, self._index.ends, b"")
         ]
-        advance = _counter(on_progress, sum(end for _, end in ends))
+        before: dict[int, int] = {}
+        total = 0
+        for segment, end in ends:
+            before[segment] = total
+            total += end
         with ThreadPoolExecutor(threads, "arborfs-verify") as pool:
-            waiting: list[tuple[int, int, Future[Inspection]]] = []
-            for segment, end in ends:
-                path = self._path(segment)
-                if path is None:
-                    self._lose(f"segment {segment:08x} is missing", segment)
-                    continue
-                unpacked = self._parts.objects.unpacked
-                waiting.append((segment, end, pool.submit(inspect, path, segment, end, unpacked, advance)))
-            waiting.reverse()
-            while waiting:  # what has been taken in need not stay in memory
-                segment, end, future = waiting.pop()
+            for stretch, future in _in_turn(pool, self._inspect, self._stretches(ends), _AHEAD * threads):
                 try:
-                    found = future.result()
-                except Corrupt as error:
-                    self._lose(str(error), segment)
-                    continue
-                if found.size < end:
-                    self._lose(f"segment {segment:08x} has {found.size} bytes instead of {end}", segment)
-                yield found
+                    yield future.result()
+                except (StorageFailed, FileNotFoundError) as error:
+                    self._lose(str(error), stretch.segment)
+                if on_progress is not None:
+                    on_progress(before[stretch.segment] + stretch.stop, total)
+
+    def _inspect(self, stretch: Stretch) -> Inspection:
+        return inspect(stretch, self._parts.objects.unpacked)
+
+    def _stretches(self, ends: list[tuple[int, int]]) -> Iterator[Stretch]:
+        """All segments cut into stretches; what cannot be read is reported."""
+        for segment, end in ends:
+            path = self._path(segment)
+            if path is None:
+                self._lose(f"segment {segment:08x} is missing", segment)
+                continue
+            try:
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    yield from stretches(file.fileno(), path, segment, min(size, end))
+            except (Corrupt, StorageFailed, FileNotFoundError) as error:
+                self._lose(str(error), segment)
+                continue
+            if size < end:
+                self._lose(f"segment {segment:08x} has {size} bytes instead of {end}", segment)
 
     def _lose(self, what: str, segment: int) -> None:
         self._report(what, b"", f"segment {segment:08x}")
@@ -145,7 +168,15 @@ class _Verification:
         self._references |= found.references
         self._changes += found.changes
         self._commits |= found.commits
-        self._holes += [(found.segment, start, length) for start, length in found.holes]
+        for start, length in found.holes:
+            self._add_hole(found.segment, start, length)
+
+    def _add_hole(self, segment: int, start: int, length: int) -> None:
+        """Note a hole, which goes on where the stretch before ended with one."""
+        if self._holes and self._holes[-1][0] == segment and sum(self._holes[-1][1:]) == start:
+            _, start, before = self._holes.pop()
+            length += before
+        self._holes.append((segment, start, length))
 
     def _take_object(self, met: Met) -> None:
         row = self._txn.get(met.digest, db=self._index.objects)
@@ -269,16 +300,13 @@ class _Verification:
                 raise Corrupt(f"chunk {hexed(digest)} is missing", digest=hexed(digest))
 
 
-def _counter(on_progress: Progress | None, total: int) -> Callable[[int], None]:
-    """Adds up what several threads have read."""
-    lock = threading.Lock()
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            if on_progress is not None:
-                on_progress(done, total)
-
-    return advance
+def _in_turn(
+    pool: ThreadPoolExecutor, work: Callable[[Stretch], Inspection], stretches: Iterable[Stretch], ahead: int
+) -> Iterator[tuple[Stretch, Future[Inspection]]]:
+    """Each stretch with what becomes of it, in order; only so many of them are under way, as each takes memory."""
+    waiting: deque[tuple[Stretch, Future[Inspection]]] = deque()
+    for stretch in stretches:
+        waiting.append((stretch, pool.submit(work, stretch)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

@@ -62,6 +62,12 @@ class Cache(dict[K, V]):
             self._sizes[key] = size
             self._held += size
 
+    def empty(self) -> None:
+        """Keep nothing of what is kept now."""
+        with self._lock:
+            self.clear()
+            self._sizes, self._old, self._old_sizes, self._held = {}, {}, {}, 0
+
     def __contains__(self, key: object) -> bool:
         """Whether find would find something."""
         return super().__contains__(key) or key in self._old

@@ -8,12 +8,14 @@ contents must always give the same chunks.
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
+from operator import ne
 
 import numpy as np
 import zstandard
@@ -33,6 +35,9 @@ STAGED_INLINE_MAX = 1 << 16
 CHUNK_MIN, CHUNK_AVERAGE, CHUNK_MAX = 1 << 18, 1 << 20, 1 << 22
 UNPACKED_MAX = 1 << 28
 """No packed record holds more bytes: chunks have at most CHUNK_MAX, the longest lists of chunks a few million."""
+THREADS = min(8, os.cpu_count() or 1)
+MANY = 32
+"""From so many at once on, packing them in threads pays for the threads."""
 LIST_MAX = 64
 """A longer list of chunks is an object of its own."""
 
@@ -52,8 +57,9 @@ class _Zstd(threading.local):
     """Zstandard's contexts: each thread has its own. Made anew for every leaf of a tree they would cost as much as the work."""
 
     def __init__(self) -> None:
-        self.pack = zstandard.ZstdCompressor(level=3).compress
-        self.unpack = zstandard.ZstdDecompressor().decompress
+        packing, unpacking = zstandard.ZstdCompressor(level=3), zstandard.ZstdDecompressor()
+        self.pack, self.unpack = packing.compress, unpacking.decompress
+        self.pack_many, self.unpack_many = packing.multi_compress_to_buffer, unpacking.multi_decompress_to_buffer
 
 
 _zstd = _Zstd()
@@ -87,6 +93,42 @@ def pack(data: bytes | memoryview, itemsize: int = 1, wanted: str = "") -> tuple
     else:
         codec, packed = Codec.ZSTD, _zstd.pack(data)
     return (codec, packed) if len(packed) < len(data) * _WORTH else (Codec.RAW, data)
+
+
+def pack_many(many: Sequence[bytes | memoryview]) -> list[tuple[Codec, bytes | memoryview]]:
+    """What `pack` gives for each of these, which are no numbers; many of them in threads of the library's own."""
+    long: list[bytes | bytearray | memoryview] = [data for data in many if len(data) >= 128]
+    if len(long) < MANY:
+        return [pack(data) for data in many]
+    frames = iter(_views(_zstd.pack_many(long, threads=THREADS)))
+    packed: list[tuple[Codec, bytes | memoryview]] = []
+    for data in many:
+        frame = next(frames) if len(data) >= 128 else data
+        packed.append((Codec.ZSTD, frame) if len(frame) < len(data) * _WORTH else (Codec.RAW, data))
+    return packed
+
+
+def unpack_many(many: Sequence[tuple[int, memoryview, int]]) -> list[bytes | memoryview]:
+    """What `unpack` gives for each of these; those of Zstandard in one call, which lets other threads run. Corrupt."""
+    packed = [(data, length) for codec, data, length in many if codec == Codec.ZSTD]
+    frames = iter(_unpacked_frames([data for data, _ in packed], [length for _, length in packed]))
+    return [next(frames) if codec == Codec.ZSTD else unpack(codec, data, length) for codec, data, length in many]
+
+
+def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> list[memoryview]:
+    if not frames:
+        return []
+    try:
+        if max(lengths) > UNPACKED_MAX or any(map(ne, map(zstandard.frame_content_size, frames), lengths)):
+            raise Corrupt("the header of a packed record contradicts its length")
+        plain = _zstd.unpack_many(list(frames), decompressed_sizes=np.array(lengths, np.uint64).tobytes())
+    except (zstandard.ZstdError, ValueError, TypeError, MemoryError) as error:
+        raise Corrupt(f"a record cannot be unpacked: {error}") from error
+    return _views(plain)
+
+
+def _views(collection: zstandard.BufferWithSegmentsCollection) -> list[memoryview]:
+    return [memoryview(segment) for segment in collection]  # type: ignore[attr-defined]  # its stubs lack it
 
 
 def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryview:

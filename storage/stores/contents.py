@@ -128,8 +128,9 @@ def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview
 def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
     """Whether two versions of a file, link or sample have the same file form.
 
-    True is only told of the same bytes (where one of them lies in a journal that may be gone: of the same length and
-    checksum, 64 bits). False may be told of the same bytes cut into other chunks, or where they cannot be read.
+    True is only told of the same bytes (where one of them lies in a journal that may be gone, or is remembered by its
+    checksum alone: of the same length and checksum, 64 bits). False may be told of the same bytes cut into other chunks,
+    or where they cannot be read.
     """
     a, b = old.attributes, new.attributes
     if (old.kind, old.size, a.header, a.shape) != (new.kind, new.size, b.header, b.shape):

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from storage.model.digest import Digest, blake
 from storage.tree.cut import ROW_OVERHEAD, Cutter, inner_sizes, leaf_sizes
 from storage.tree.node import (
@@ -34,7 +32,7 @@ from storage.tree.node import (
     decode,
     encode_inner,
     encode_leaf,
-    encode_uniform_leaf,
+    encode_uniform_leaves,
     sum_children,
     sum_heads,
 )
@@ -89,14 +87,14 @@ def build(names: Sequence[bytes], head: bytes, values: memoryview) -> tuple[Dige
         raise ValueError("the keys of a new map must be given in ascending order, each once, none empty")
     size = len(values) // len(names)
     region = _Region()
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
     around = len(head) + size + ROW_OVERHEAD
-    ends = Cutter(0).ends(names, (lengths + around).tolist())
+    ends = Cutter(0).ends(names, [len(name) + around for name in names])
+    if not ends or ends[-1] != len(names):
+        ends.append(len(names))
     start = 0
     _, samples, nbytes = sum_heads([head])
-    for end in ends if ends and ends[-1] == len(names) else [*ends, len(names)]:
+    for end, raw in zip(ends, encode_uniform_leaves(names, ends, head, size, values), strict=True):
         count = end - start
-        raw = encode_uniform_leaf(names[start:end], lengths[start:end], head, values[start * size : end * size])
         digest = blake(raw)
         sums = Sums(count, samples * count, nbytes * count & SUM_MASK)
         region.children.append(Child(names[end - 1], digest, sums))

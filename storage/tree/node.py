@@ -18,10 +18,11 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from operator import ge
 from struct import Struct
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -95,13 +96,12 @@ class Leaf:
 
     def bisect(self, key: bytes) -> int:
         """How many keys are less than `key`."""
-        # Two threads may both make the list: the same one.
-        if self._keys is None:
-            self._keys = self._column(0, 0)
-        return bisect_left(self._keys, key)
+        # For this the keys are not taken apart: who lists a large map comes by once, and would leave them all in memory.
+        return bisect_left(range(self._length), key, key=self.key)
 
     def find(self, key: bytes) -> int:
         """The index of the row with that key, -1 if there is none."""
+        # Two threads may both make the list: the same one.
         if self._keys is None:
             self._keys = self._column(0, 0)
         i = bisect_left(self._keys, key)
@@ -321,24 +321,63 @@ def encode_leaf(rows: Sequence[Row]) -> bytes:
     return b"".join([head, _bytes(keys), _bytes(heads), _bytes(values), *parts])
 
 
-def encode_uniform_leaf(
-    keys: Sequence[bytes], lengths: np.ndarray[Any, np.dtype[np.int64]], head: bytes, values: memoryview
-) -> bytes:
-    """The bytes of a leaf, as encode_leaf gives them, of rows that share one head; `values` are those of all, of one length.
+def encode_uniform_leaves(
+    keys: Sequence[bytes], ends: Sequence[int], head: bytes, size: int, values: memoryview
+) -> Iterator[bytes]:
+    """The bytes of leaves, as encode_leaf gives them, of rows that share one head; `values` are those of all, of `size` bytes.
 
-    `lengths` are those of the keys, which ascend; there is at least one.
+    Each leaf ends behind so many rows as `ends` says, which ascend to their number; the keys ascend. The offsets in all leaves
+    are computed at once.
     """
-    count = len(keys)
-    start = _PREFIX.size + 12 * (count + 1)
-    bounds = np.zeros((3, count + 1), np.int64)
-    np.cumsum(lengths, out=bounds[0, 1:])
-    bounds[0] += start
-    steps = np.arange(count + 1)
-    bounds[1] = bounds[0, -1] + steps * len(head)
-    bounds[2] = bounds[1, -1] + steps * (len(values) // count)
-    if bounds[2, -1] > _OFFSET_MAX:
+    stops = np.array(ends, np.int64)
+    starts = np.concatenate([[0], stops[:-1]])
+    counts = stops - starts
+    places = np.zeros(len(keys) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)), out=places[1:])
+    # One number more than rows for each leaf and column; `row` counts from the leaf's first.
+    firsts = starts + np.arange(len(stops))
+    row = np.arange(len(keys) + len(stops)) - np.repeat(firsts, counts + 1)
+    heads = _PREFIX.size + 12 * (counts + 1) + places[stops] - places[starts]
+    if int((heads + counts * (len(head) + size)).max()) > _OFFSET_MAX:
         raise BadNode("a node of more than 4 GiB")
-    return b"".join([_PREFIX.pack(_LEAF, 0, 0, count), bounds.astype("<u4").tobytes(), *keys, head * count, values])
+    start, first = np.repeat(heads, counts + 1), np.repeat(starts, counts + 1)
+    of_keys = start - np.repeat(places[stops], counts + 1) + places[first + row]
+    of_values = start + np.repeat(counts, counts + 1) * len(head) + row * size
+    of_heads = start + row * len(head)
+    columns = [column.astype("<u4").tobytes() for column in (of_keys, of_heads, of_values)]
+    joined = memoryview(b"".join(keys))
+    bounds = zip(starts.tolist(), ends, places[starts].tolist(), places[stops].tolist(), firsts.tolist(), strict=True)
+    for begin, end, key, last, at in bounds:
+        count = end - begin
+        offsets = [column[4 * at : 4 * (at + count + 1)] for column in columns]
+        prefix = _PREFIX.pack(_LEAF, 0, 0, count)
+        yield b"".join([prefix, *offsets, joined[key:last], head * count, values[begin * size : end * size]])
+
+
+def uniform_values(raw: bytes | memoryview, size: int) -> memoryview | None:
+    """The values of a leaf as they lie in its bytes, if all its rows are samples with heads of 24 bytes and without flags, and
+    their values have `size` bytes each; else None. It is not decoded, and its keys are not looked at.
+    """
+    magic, level, _, count = _PREFIX.unpack_from(raw)
+    start = _PREFIX.size + 12 * (count + 1)
+    if magic != _LEAF or level or len(raw) < start:
+        return None
+    heads = len(raw) - count * (_PLAIN_HEAD + size)
+    values = heads + count * _PLAIN_HEAD
+    if heads < start or bytes(raw[start - 8 * (count + 1) : start]) != _uniform_offsets(heads, count, size):
+        return None
+    kinds = bytes(raw[heads:values])
+    if kinds[::_PLAIN_HEAD] != b"\1" * count or kinds[1::_PLAIN_HEAD].strip(b"\0"):
+        return None
+    return memoryview(raw)[values:]
+
+
+@lru_cache(maxsize=4096)
+def _uniform_offsets(heads: int, count: int, size: int) -> bytes:
+    """The offsets of heads and values of a leaf with such rows, whose heads begin there."""
+    steps = np.arange(count + 1)
+    values = heads + count * _PLAIN_HEAD
+    return np.concatenate([heads + steps * _PLAIN_HEAD, values + steps * size]).astype("<u4").tobytes()
 
 
 def encode_inner(level: int, children: Sequence[Child]) -> bytes:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,3 +136,27 @@ def test_what_a_killed_process_never_acknowledged_does_not_come_up_later(reposit
         with Engine.open(repository) as engine:
             assert engine.working_tree("main").entry((b"x",)).size == 5
         shutil.rmtree(repository / ".arborfs" / "index")
+
+
+OPENED_WHILE_WRITTEN = """
+import sys, threading
+from pathlib import Path
+from storage.disk.index import Index
+folder = Path(sys.argv[1])
+index, done = Index(folder), threading.Event()
+def write():
+    while not done.is_set():
+        with index.write() as txn:
+            txn.put(b"k", b"v", db=index.meta)
+writers = [threading.Thread(target=write) for _ in range(2)]
+for writer in writers:
+    writer.start()
+for _ in range(500):
+    Index(folder).close()
+done.set()
+"""
+
+
+def test_an_index_is_opened_once_more_while_other_threads_change_it(tmp_path):
+    command = [sys.executable, "-c", OPENED_WHILE_WRITTEN, str(tmp_path)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from storage import dataset_writer
+from storage.dataset_writer import SHARE
 from storage.errors import Closed, SchemaMismatch, StorageFull
+from storage.filling import LEAST
+from storage.maintenance.gc import Policy, gc
+from storage.maintenance.verify import verify
+from storage.model.records import sample_head
 from storage.repository import Repository
 
 SMALL = np.arange(4, dtype=np.int32)
@@ -92,6 +97,85 @@ def test_a_batch_is_few_records(co, monkeypatch):
     assert records(co) - before == 10
     assert len(dataset) == 950
     assert np.array_equal(dataset["949"], SMALL + 949)
+
+
+def is_whole(co, name: str = "d") -> bool:
+    """Whether a dataset is a tree of leaves, with nothing staged row by row."""
+    return co._session.working_tree.settled((name.encode(),)) is not None
+
+
+def fill_batch(dataset, keys: range, plus: int = 0) -> None:
+    with dataset:
+        for i in keys:
+            dataset.add(np.full(4, i + plus, np.int32), str(i))
+
+
+def contents(dataset) -> dict[int, int]:
+    return {int(key): int(array[3]) for key, array in dataset.items()}
+
+
+def test_a_large_batch_is_laid_down_whole_and_a_small_one_row_by_row(co):
+    dataset = co.datasets["d"]
+    before = records(co)
+    fill_batch(dataset, range(LEAST))
+    assert records(co) == before + 1 and is_whole(co)
+    fill_batch(dataset, range(10, LEAST + 10), plus=1)
+    assert records(co) == before + 2 and is_whole(co)
+    fill_batch(dataset, range(LEAST - 1), plus=2)
+    assert records(co) == before + 3 and not is_whole(co)
+    expected = {i: i + 2 if i < LEAST - 1 else i + 1 for i in range(LEAST + 10)}
+    assert contents(dataset) == expected
+    co.commit("all")
+    assert contents(dataset) == expected
+
+
+def test_a_batch_that_is_small_beside_its_dataset_rewrites_no_leaves(co):
+    dataset = co.datasets["d"]
+    many = (SHARE + 1) * LEAST
+    dataset.update(range(many), np.repeat(np.arange(many, dtype=np.int32), 4).reshape(-1, 4))
+    co.commit("many")
+    fill_batch(dataset, range(many, many + LEAST))
+    assert not is_whole(co)
+    assert contents(dataset) == {i: i for i in range(many + LEAST)}
+
+
+def test_a_batch_that_is_too_large_to_be_held_is_staged_in_parts(co, monkeypatch):
+    monkeypatch.setattr(dataset_writer, "BATCH_BYTES", 100 * (SMALL.nbytes + dataset_writer._OVERHEAD))
+    monkeypatch.setattr(dataset_writer, "HELD_BYTES", LEAST * (SMALL.nbytes + dataset_writer._OVERHEAD) + 15_000)
+    dataset = co.datasets.init_dataset("e", prototype=SMALL)
+    before = records(co)
+    fill_batch(dataset, range(6 * LEAST))
+    assert before + 3 < records(co) < before + 6 * LEAST // 100
+    assert contents(dataset) == {i: i for i in range(6 * LEAST)}
+
+
+def test_what_others_changed_during_a_large_batch_stays(repository, co):
+    dataset = co.datasets["d"]
+    with Repository(repository) as other:
+        tree = other._engine.working_tree("main")
+        with dataset:
+            for i in range(LEAST):
+                dataset.add(SMALL + i, str(i))
+            tree.put_samples((b"d",), [b"theirs.npy"], [SMALL.tobytes()], sample_head(144, 0))
+    assert is_whole(co)
+    assert len(dataset) == LEAST + 1
+    assert np.array_equal(dataset["theirs"], SMALL)
+
+
+def test_gc_leaves_alone_what_a_large_batch_lays_down(repository, co, monkeypatch):
+    tree = co._session.working_tree
+    graft, collected = tree.graft, []
+
+    def late(*arguments):
+        while len(collected) < 2:
+            collected.append(gc(repository, Policy(grace=0)))
+        graft(*arguments)
+
+    monkeypatch.setattr(tree, "graft", late)
+    fill_batch(co.datasets["d"], range(LEAST))
+    assert is_whole(co) and collected[0].waiting and not collected[1].deleted
+    assert contents(co.datasets["d"]) == {i: i for i in range(LEAST)}
+    assert verify(co._engine) == []
 
 
 def test_an_update_is_one_record(co):
@@ -204,7 +288,8 @@ def test_many_threads_add_to_one_batch(co):
     assert all(array[0] == int(key) for key, array in dataset.items())
 
 
-def test_what_a_batch_staged_survives_a_killed_process(repository):
+@pytest.mark.parametrize("count", [1000, LEAST])
+def test_what_a_batch_staged_survives_a_killed_process(repository, count):
     script = """
 import os, signal, sys
 import numpy as np
@@ -212,14 +297,14 @@ from storage.repository import Repository
 co = Repository(sys.argv[1]).checkout(write=True)
 d = co.datasets.init_dataset("d", shape=3, dtype="i4")
 with d:
-    for i in range(1000):
+    for i in range(int(sys.argv[2])):
         d.add(np.full(3, i, "i4"), str(i))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", script, repository], check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script, repository, str(count)], check=False).returncode == -9
     with Repository(repository) as repo:
         with pytest.warns(UserWarning, match="taken over"):
             co = repo.checkout(write=True)
         assert {key: array.tolist() for key, array in co.datasets["d"].items()} == {
-            str(i): [i, i, i] for i in range(1000)
+            str(i): [i, i, i] for i in range(count)
         }

@@ -1,17 +1,21 @@
 """Maps built from rows in any order are the maps that one edit would make."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import Exists
-from storage.model.chunking import INLINE_MAX, STAGED_INLINE_MAX
-from storage.model.records import Entry, Kind, decode_entry, encode_head
+from storage.errors import Corrupt, Exists, NotFound
+from storage.model.chunking import INLINE_MAX, MANY, STAGED_INLINE_MAX, Codec, pack_many, unpack_many
+from storage.model.digest import blake
+from storage.model.records import Attributes, Entry, Kind, decode_entry, encode_head, sample_head
 from storage.model.samples import BytesSource
 from storage.stores import building
 from storage.stores.building import MapBuilder, apply_edits
 from storage.tree import read
-from storage.tree.node import EMPTY
+from storage.tree.edit import build, edit
+from storage.tree.node import EMPTY, encode_leaf, uniform_values
 
 HEAD = encode_head(Entry(Kind.FILE, 5))
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,6 +41,60 @@ def test_any_order_and_any_batches_give_the_same_root(engine, names, batch):
     assert root == expected
     assert sums.count == len(rows)
     assert list(read.rows(engine.objects.node, root)) == sorted(rows)
+
+
+@QUICK
+@given(
+    names=st.lists(st.binary(min_size=1, max_size=40), unique=True, min_size=1, max_size=120),
+    size=st.sampled_from([0, 1, 8, 300, 4096]),
+)
+def test_a_map_of_uniform_rows_is_what_edits_give_and_shows_its_values(engine, names, size):
+    names = sorted(names)
+    head = sample_head(size, 5)
+    values = [bytes([i % 251]) * size for i in range(len(names))]
+    root, sums, fresh = build(names, head, memoryview(b"".join(values)))
+    rows = list(zip(names, values, strict=True))
+    assert (root, sums, fresh) == edit(engine.objects.node, EMPTY, [(name, (head, value)) for name, value in rows])
+    engine.objects.put_nodes(fresh)
+    leaves = engine.objects.get_many([digest for _, digest in read.leaves(engine.objects.node, root)])
+    assert b"".join(uniform_values(leaf, size) for leaf in leaves) == b"".join(values)
+    assert leaves == [engine.objects.get(digest) for _, digest in read.leaves(engine.objects.node, root)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (b"b", sample_head(9, 5), b"8 bytes!" + b"!"),
+        (b"b", encode_head(Entry(Kind.FILE, 8)), b"8 bytes!"),
+        (b"b", encode_head(Entry(Kind.SAMPLE, 8, 5, flags=1)), b"8 bytes!"),
+        (b"b", encode_head(Entry(Kind.SAMPLE, 8, 5, Attributes(mode=0o600))), b"8 bytes!"),
+        (b"b", encode_head(Entry(Kind.SAMPLE, 8, 5, Attributes(mode=0o600))), b"8"),
+    ],
+)
+def test_a_leaf_with_another_row_among_uniform_ones_shows_no_values(row):
+    around = [(name, sample_head(8, 5), b"8 bytes!") for name in (b"a", b"c")]
+    assert uniform_values(encode_leaf(around), 8) == b"8 bytes!" * 2
+    assert uniform_values(encode_leaf(sorted([*around, row])), 8) is None
+
+
+def test_many_objects_are_packed_in_threads_and_damage_is_told(engine):
+    data = [bytes([i % 7, i // 7]) * 500 for i in range(2 * MANY)] + [os.urandom(1000), b"short"]
+    nodes = [(blake(each), each) for each in data]
+    engine.objects.put_nodes(nodes)
+    digests = [digest for digest, _ in nodes]
+    assert engine.objects.get_many(digests) == data
+    with pytest.raises(NotFound):
+        engine.objects.get_many([*digests, blake(b"elsewhere")])
+    frames = pack_many(data)
+    assert {codec for codec, _ in frames} == {Codec.ZSTD, Codec.RAW}
+    assert (
+        unpack_many([(codec, memoryview(packed), len(d)) for (codec, packed), d in zip(frames, data, strict=True)])
+        == data
+    )
+    codec, packed = frames[3]
+    for wrong, length in ((memoryview(packed)[:-2], 1000), (memoryview(packed), 999), (memoryview(b"junk" * 9), 1000)):
+        with pytest.raises(Corrupt):
+            unpack_many([(codec, wrong, length)])
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
+from fusefs import nodes
+from fusefs.facts import packed, unpacked
 from fusefs.layout import LIVE, ROOT_INODE, Owner
 from fusefs.nodes import CrossDevice, NodeTable, Stale
 from fusefs.placed import Gone
 from fusefs.view import View
-from fusefs.working import WorkingDirectory
-from fusefs.working_file import WorkingFile
+from fusefs.working import Notice, WorkingDirectory
+from fusefs.working_file import CLOSED, WorkingFile
+from storage import snapshot as snapshot_module
 from storage.engine import Engine
 from storage.errors import ArborError, NotFound
-from storage.model.records import Author
+from storage.model.records import PLAIN, Attributes, Author, Entry, Kind, Place, directory_entry
 from storage.model.samples import BytesSource
+from storage.stores.contents import value_check
+from storage.tree.node import EMPTY
 
 ADA = Author("Ada", "ada@example.org")
 OWNER = Owner(1000, 1000)
@@ -42,6 +50,37 @@ def snapshot(engine):
     tree.commit("files")
     view = View(engine, OWNER, ref="main")
     return view, NodeTable(view.root, view.snapshots)
+
+
+class TestFacts:
+    @given(
+        kind=st.sampled_from([Kind.SAMPLE, Kind.FILE, Kind.SYMLINK]),
+        size=st.integers(0, 2**63),
+        mtime=st.integers(-(2**63), 2**63 - 1),
+        attributes=st.builds(
+            Attributes,
+            mode=st.none() | st.integers(0, 0o7777),
+            uid=st.none() | st.integers(0, 2**32 - 1),
+            xattrs=st.just(()) | st.just(((b"user.a", b"x" * 500),)),
+            header=st.none() | st.binary(min_size=1),
+        ),
+        flags=st.integers(0, 3),
+        value=st.binary(max_size=100),
+    )
+    def test_all_but_contents_comes_back(self, kind, size, mtime, attributes, flags, value):
+        entry = Entry(kind, size, mtime, attributes, flags, value)
+        again = unpacked(packed(entry))
+        assert replace(again, value=b"") == replace(entry, value=b"")
+        assert value_check(again.value) == value_check(value)
+        assert not flags or not value or again.value == value
+
+    def test_of_directories_everything_comes_back(self):
+        for entry in (directory_entry(EMPTY, 5, 3, 100, mtime=7), Entry(Kind.STAGED, 0, 9, PLAIN, 0, bytes(8))):
+            assert unpacked(packed(entry)) == entry
+
+    def test_a_staged_value_is_known_by_its_checksum(self):
+        entry = Entry(Kind.FILE, 100, 7, PLAIN, 1, Place(3, 40, 100, 12345))
+        assert value_check(unpacked(packed(entry)).value) == 12345
 
 
 class TestSnapshots:
@@ -190,6 +229,108 @@ class TestWorkingTrees:
             node.open(os.O_RDONLY)
         assert bytes(old.read(0, 100)) == b"one"
         assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 100)) == b"another"
+
+    @pytest.mark.parametrize("size", [0, 10, 4000, 60_000, 200_000])
+    def test_a_node_holds_no_contents_and_knows_new_ones(self, root, engine, size):
+        put(engine, "f", b"a" * size)
+        node = root.child(b"f")
+        self.table.remember(node)
+        node.open(os.O_RDWR).write(0, b"b" * size)
+        node.stage()
+        node.close()
+        assert node.opened is CLOSED
+        assert sys.getsizeof(packed(node.entry)) < 120
+        engine.working_tree("main").set_attributes((b"f",), mode=0o600)
+        assert Notice(node.ino) in list(root.recheck(b"f")), "the same bytes are the same inode"
+        assert not node.gone
+        assert stat.S_IMODE(node.stat().mode) == 0o600
+        assert bytes(node.open(os.O_RDONLY).read(0, size)) == b"b" * size
+        put(engine, "f", b"c" * size + b"d")
+        list(root.recheck(b"f"))
+        assert node.gone, "other bytes are another one"
+
+    def test_contents_of_the_same_size_are_told_apart_before_and_after_a_commit(self, root, engine):
+        for first, then in ((False, False), (False, True), (True, False), (True, True)):
+            for size in (20, 3000, 50_000, 200_000):
+                put(engine, "f", b"a" * size)
+                if first:
+                    engine.working_tree("main").commit("one")
+                node = root.child(b"f")
+                self.table.remember(node)
+                put(engine, "f", b"b" * size)
+                if then:
+                    engine.working_tree("main").commit("another")
+                with pytest.raises(Stale):
+                    node.open(os.O_RDONLY)
+
+    def test_a_commit_elsewhere_leaves_the_inodes(self, root, engine):
+        for size in (20, 3000, 50_000, 200_000):
+            put(engine, "f", b"a" * size)
+            node = root.child(b"f")
+            self.table.remember(node)
+            engine.working_tree("main").commit("one")
+            list(root.recheck(b"f"))
+            assert not node.gone
+            engine.working_tree("main").remove((b"f",))
+            list(root.recheck(b"f"))
+
+    def test_a_listing_says_what_stat_says(self, root, engine):
+        put(engine, "known", b"12345")
+        put(engine, "new", b"123")
+        engine.working_tree("main").make_directory((b"d",))
+        engine.working_tree("main").set_attributes((b"new",), mode=0o640, mtime=77)
+        known = root.child(b"known")
+        self.table.remember(known)
+        handle = known.open(os.O_RDWR)
+        handle.write(5, b"6")
+        listing, sizes = root.listing(), {}
+        for name, node, _ in listing.entries(0):
+            assert listing.stat(node) == node.stat()
+            sizes[name] = listing.stat(node).size
+        assert sizes == {b"d": 0, b"known": 6, b"new": 3}
+        known.close()
+
+    def test_what_is_forgotten_leaves_nothing(self, root, engine, monkeypatch):
+        monkeypatch.setattr(nodes, "MANY", 200)
+        for number in range(300):
+            put(engine, f"{number:03d}")
+        assert not self.table.forget_many([])
+        for _ in range(2):
+            known = [root.child(b"%03d" % number) for number in range(300)]
+            for node in known:
+                self.table.remember(node)
+            assert len(list(self.table)) == len(self.table) == 301
+            given_back = [(node.ino, 1) for node in known]
+            empty = sys.getsizeof({})
+            assert not self.table.forget_many(given_back[:150])
+            assert self.table.forget_many(given_back[150:])
+            assert not self.table.forget_many([]), "it is told once"
+            assert list(self.table) == [root]
+            assert sys.getsizeof(root.children) == empty
+            assert len(self.table._pages) == 1
+
+    def test_the_table_is_read_again_after_letting_go(self, root, engine):
+        put(engine, "f", b"x" * 100_000)
+        engine.working_tree("main").commit("one")
+        assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 1)) == b"x"
+        assert engine.objects._nodes
+        self.view.let_go()
+        assert not engine.objects._nodes
+        assert not engine.objects._chunks
+        assert bytes(root.child(b"f").open(os.O_RDONLY).read(0, 1)) == b"x"
+
+    def test_a_large_directory_is_listed_without_keeping_its_leaves(self, root, engine, monkeypatch):
+        tree = engine.working_tree("main")
+        entry = Entry(Kind.FILE, 1, 1, PLAIN, 0, b"x")
+        tree.put_rows((), [(b"%05d" % number, entry) for number in range(5000)])
+        commit = tree.commit("many")
+        for large, kept in ((10, 1), (10_000, 6)):
+            monkeypatch.setattr(snapshot_module, "LARGE", large)
+            engine.objects.empty_caches()
+            assert len(names(root.listing())) == 5000
+            below = engine.snapshot(commit)
+            assert len(list(below.rows(below.record.root.root))) == 5000
+            assert (len(engine.objects._nodes) > 5) == (kept > 5)
 
     def test_a_refused_sample_is_tried_once_for_each_version(self, root, engine, monkeypatch):
         import numpy as np

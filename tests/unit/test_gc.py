@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from storage.disk.locks import Owner
-from storage.disk.segments import SegmentKind
+from storage.disk.segments import RecordKind, SegmentKind
 from storage.engine import Engine
 from storage.errors import Collected, CollectorRuns, Corrupt, NotFound
 from storage.maintenance import gc as gc_module
 from storage.maintenance.gc import GRACE, KEEP, SECOND, Policy, gc
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
+from storage.model.records import Place
 from storage.model.samples import BytesSource
+from storage.stores.objects import object_kind, object_place, object_row
 
 AT_ONCE = Policy(keep=0, grace=0)
 
@@ -356,6 +358,60 @@ def test_a_damaged_segment_is_left_as_it_is(repository):
     done = gc(repository, AT_ONCE)
     assert [problem.where for problem in done.compaction.problems] == [segment.name]
     assert segment.read_bytes()[:1000] == bytes(data[:1000])
+
+
+def test_live_records_of_all_sizes_between_dead_ones_are_moved(repository):
+    """Neighbours and loners, a dead stretch shorter than what is read along and longer, more than is copied at once."""
+    sizes = [5_000, 100_000, 6_000, 700_000, 5_000_000, 5_000, 5_000, 12_000_000, 70_000]
+    kept = {}
+    with Engine.open(repository) as engine:
+        engine.create_branch("side")
+        main, side = engine.working_tree("main"), engine.working_tree("side")
+        for number, size in enumerate(sizes * 2):
+            tree = side if number % 3 == 0 or size == 12_000_000 else main
+            data = os.urandom(size)
+            put(tree, str(number), data)
+            if tree is main:
+                kept[str(number)] = data
+        main.commit("kept")
+        side.commit("lost")
+        engine.remove_branch("side", force=True)
+    told: list[tuple[int, int]] = []
+    done = gc(repository, AT_ONCE, on_progress=lambda *at: told.append(at))
+    assert done.compaction.rewritten == 1 and not done.compaction.problems and done.freed > 24_000_000
+    assert len(told) > 3 and told == sorted(told) and told[-1][0] == told[-1][1] == done.compaction.copied
+    with Engine.open(repository) as engine:
+        assert verify(engine) == []
+        tree = engine.working_tree("main")
+        assert {name: read(tree, name) for name in kept} == kept
+    assert gc(repository, AT_ONCE).compaction.rewritten == 0
+
+
+@pytest.mark.parametrize("wrong", ["two for one record", "into a record", "behind the end", "far behind it", "before"])
+def test_a_segment_whose_rows_are_wrong_is_left_as_it_is(repository, wrong):
+    dead_branch(repository)
+    with Engine.open(repository) as engine:
+        put(engine.working_tree("main"), "another", b"another" * 100_000)
+        engine.working_tree("main").commit("another")
+        index = engine.internals()[0]
+        with index.write() as txn:
+            rows = [row for row in index.scan(txn, index.objects, b"") if object_kind(row[1]) == RecordKind.CHUNK]
+            rows = [row for row in rows if object_place(row[1])[0].length < 100_000]  # not of the branch that is gone
+            (digest, row), (_, other) = rows[:2]
+            place = object_place(row)[0]
+            segment, offset, length = place.segment, place.offset, place.length
+            places = {
+                "two for one record": object_place(other)[0],
+                "into a record": Place(segment, offset + 1, length - 1),
+                "behind the end": Place(segment, offset + 3_500_000, 1000),
+                "far behind it": Place(segment, (1 << 63) + 5, length),
+                "before": Place(segment, 3, length),
+            }
+            txn.put(digest, object_row(places[wrong], length, RecordKind.CHUNK, 0, 0), db=index.objects)
+    before = stored(repository)
+    done = gc(repository, AT_ONCE)
+    assert done.compaction.problems and not done.compaction.rewritten
+    assert stored(repository) >= before
 
 
 def test_files_the_index_does_not_know_are_deleted(repository):

@@ -1,16 +1,19 @@
 """Verify: the index is held against the segments, row by row; progress counts bytes; writers go on meanwhile."""
 
+import errno
 import os
 import threading
 
 import pytest
 
+from storage.disk.segments import SegmentKind
 from storage.engine import Engine
 from storage.maintenance import verify as verify_module
 from storage.maintenance.gc import Policy, gc
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.samples import BytesSource
+from storage.stores.objects import object_kind, object_place
 from storage.stores.staging import ROW
 
 
@@ -108,6 +111,44 @@ def test_progress_counts_the_bytes_of_all_segments(filled):
     size = sum(path.stat().st_size for path in filled.internals()[1].paths().values())
     assert said[-1] == (size, size)
     assert [done for done, _ in said] == sorted(done for done, _ in said)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_damage_that_goes_over_several_stretches_is_found_and_known_after_a_rebuild(repository, threads):
+    """A stretch is what one thread reads at once: some MiB."""
+    with Engine.open(repository) as engine:
+        engine.working_tree("main").put_file((b"large",), BytesSource(os.urandom(20_000_000)))
+        engine.working_tree("main").commit("one")
+        assert verify(engine, threads=threads) == []
+        index, segments, _, _ = engine.internals()
+        with index.read() as txn:
+            rows = [object_place(row)[0] for _, row in index.scan(txn, index.objects, b"") if object_kind(row) == 1]
+        assert len(rows) > 10
+        for place in rows:
+            with segments.path(place.segment, SegmentKind.LOG).open("r+b") as file:
+                file.seek(place.offset + place.length - 1)
+                last = file.read(1)
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([last[0] ^ 1]))
+        damaged = [problem.digest for problem in verify(engine, threads=threads) if "have changed" in problem.what]
+        assert len(set(damaged)) == len(rows)
+    rebuild(repository)
+    with Engine.open(repository) as engine:
+        problems = verify(engine, threads=threads)
+        assert problems and not any("no valid records" in problem.what for problem in problems), problems
+
+
+def test_a_segment_that_cannot_be_read_is_reported(filled, monkeypatch):
+    """As the disk answers for a bad sector: nobody has one at hand."""
+    real = os.preadv
+
+    def refuse(fd, buffers, offset, *flags):
+        if sum(map(len, buffers)) > 2_000_000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset, *flags)
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    assert any(os.strerror(errno.EIO) in problem.what for problem in verify(filled))
 
 
 def test_rebuild_tells_its_progress(filled):
