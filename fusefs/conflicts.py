@@ -40,7 +40,7 @@ def _text(engine: Engine, branch: Branch) -> str:
     state = merging.under_way()
     if state is None:
         return ""
-    lines = [f"{word} {printable(path_text(path)) or '.'}\n" for path, word in merging.open()]
+    lines = [f"{word} {printable(path_text(path))}\n" for path, word in merging.open()]
     return f"{state.what} {state.theirs}\n" + "".join(lines)
 
 

@@ -1,12 +1,13 @@
 """Kills the daemon of a mount at random moments under load, again and again, and checks what it had promised.
 
 In each round several threads and a process write to a mounted branch, another process writes and commits through the
-API, and a thread commits through the mount. Each notes what it tries before it tries, and what was acknowledged once it
-was. Then the daemon is killed with SIGKILL, and in half of the rounds the API's process too, before or after. The others
-must end, not hang, and with no error but those that a dead daemon gives. The next mount at the same place must simply
-work, and show at every path what was acknowledged last or something that was tried after, and nothing else. Every
-acknowledged commit must be in the log, no commit that nobody tried, and each must hold what was there when it was made;
-`verify` must be clean.
+API, and a thread commits through the mount, while yet another process collects garbage. Each notes what it tries
+before it tries, and what was acknowledged once it was. Then the daemon is killed with SIGKILL, the collector too, in
+half of the rounds before it, and in half of the rounds the API's process, before or after. The others must end, not
+hang, and with no error but those that a dead daemon gives. The next mount at the same place must simply work, and
+show at every path what was acknowledged last or something that was tried after, and nothing else. Every acknowledged
+commit must be in the log, no commit that nobody tried, and each must hold what was there when it was made; `verify`
+must be clean.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from fusefs.cli.daemons import daemon_of
 from fusefs.mountinfo import mounted_at
 from storage.engine import Engine
 from storage.errors import NothingToCommit
+from storage.maintenance.gc import SECOND, Policy, gc
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest
 from storage.model.records import Author
@@ -44,6 +46,8 @@ from storage.snapshot import Snapshot
 ROUNDS_EACH = 20
 """A repository is used for so many rounds."""
 PATIENCE = 30.0
+POLICY = Policy(keep=0, grace=5 * SECOND)
+"""What gc deletes: whatever nothing has led to for longer than any call takes."""
 FOLDERS = ("rewritten", "appended", "replaced", "grown", "api", "process")
 
 LEGAL = {
@@ -316,6 +320,12 @@ def by_api(repository: Path, pipe: Connection, over: Callable[[], bool], seed: f
                     pen.committed(message)
 
 
+def collect(repository: Path, pipe: Connection, over: Callable[[], bool], seed: float) -> None:
+    """Garbage is collected, again and again. Nothing here may fail."""
+    while not over():
+        gc(repository, POLICY)
+
+
 def on_mount(main: Path, pipe: Connection, over: Callable[[], bool], seed: float) -> None:
     """What a process of its own does to the mount; its error goes through the pipe, with the time."""
     pen, rng = _pen_to(pipe), random.Random(seed)
@@ -395,9 +405,10 @@ class Load:
         # Before any thread is there.
         self._api = Program(by_api, repository, notes, rng.random())
         self._client = Program(on_mount, main, notes, rng.random())
+        self._collector = Program(collect, repository, notes, rng.random())
         self._threads = ThreadPoolExecutor(16)
         self._pending: list[Future[None]] = [
-            self._threads.submit(program.take_notes) for program in (self._api, self._client)
+            self._threads.submit(program.take_notes) for program in (self._api, self._client, self._collector)
         ]
         for job in (rewrite, append, replace, grow, commit):
             self._pending.append(self._threads.submit(self._run, job, random.Random(rng.random())))
@@ -413,7 +424,11 @@ class Load:
     def kill(self, daemon: int) -> Counter[int]:
         """Kill the daemon, and perhaps the API's process before or after; how often calls ended with which error."""
         first, between, victim = self._rng.random() * 0.7, self._rng.random() * 0.2, self._rng.randrange(4)
-        time.sleep(0.1 + first)
+        collecting = self._rng.random() * 2 * (0.1 + first)
+        time.sleep(min(collecting, 0.1 + first))
+        if collecting < 0.1 + first:
+            self._collector.kill()
+            time.sleep(0.1 + first - collecting)
         if victim == 0:
             self._api.kill()
             time.sleep(between)
@@ -422,6 +437,7 @@ class Load:
         if victim == 1:
             time.sleep(between)
             self._api.kill()
+        self._collector.kill()
         self._end()
         return self._judged(killed)
 
@@ -430,6 +446,7 @@ class Load:
         self._over.set()
         self._client.end()
         self._api.end()
+        self._collector.end()
         for future in self._pending:
             try:
                 future.result(PATIENCE)
@@ -500,6 +517,8 @@ def series(folder: Path, rounds: int, rng: random.Random, told: Callable[[str], 
             met += Load(repository, main, notes, rng).kill(serving)
             _examine(repository, notes)
             told(f"round {number + 1}: {len(notes.commits)} commits")
+        gc(repository, Policy(keep=0, grace=0))
+        _examine(repository, notes)
         arborfs("mount", repository, point, "--log", folder / "log")
         notes.check_tree(main)
     except Broken as error:

@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -63,6 +64,7 @@ class DatasetDataWriter(DatasetDataReader):
         self._lock = threading.RLock()
         self._depth = 0
         self._waiting: dict[str, Value] | None = None
+        self._storing = ExitStack()
         self._last_time = 0
         kept = min(nbytes, INLINE_MAX) + _OVERHEAD
         self._limit = self._full = max(1, BATCH_BYTES // kept)
@@ -124,7 +126,8 @@ class DatasetDataWriter(DatasetDataReader):
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
         with self._lock:
             tree = self._session.working_tree
-            self._take({key: self._value(tree, key, array) for key, array in checked.items()})
+            with tree.storing():
+                self._take({key: self._value(tree, key, array) for key, array in checked.items()})
 
     def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
         """Stage the rows of one array."""
@@ -197,9 +200,11 @@ class DatasetDataWriter(DatasetDataReader):
     def __enter__(self) -> Self:
         """Begin a batch. Batches nest; the outermost counts."""
         with self._lock:
-            self._session.working_tree  # noqa: B018 - raises Closed
+            tree = self._session.working_tree
             if self._waiting is None:
                 self._waiting = {}
+                # What is large is stored at once, and named when the batch is staged.
+                self._storing.enter_context(tree.storing())
                 self._session.begin(self)
             self._depth += 1
         return self
@@ -242,6 +247,7 @@ class DatasetDataWriter(DatasetDataReader):
             if self._depth == 0 and self._waiting is not None:
                 self._waiting = None
                 self._crowded = False
+                self._storing.close()
                 self._session.end(self)
 
     def finish(self) -> None:

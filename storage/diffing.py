@@ -350,7 +350,7 @@ class _Sorted:
         elif schema is not None:
             self._schema[dataset_name(path)] = schema.hash
         else:
-            self._files.add(path_text(path) + "/" * entry.is_directory)
+            self._files.add(path_text(path) + "/" * (entry.is_directory and path != ()))
 
     def changes(self) -> Changes:
         """What was collected, in order: that of the tree's names."""

@@ -32,34 +32,34 @@ def fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, siz
     """
     if tree.merging() is not None:
         return False
-    with tree.storing():
-        return _fill(tree, path, names, rows, size)
-
-
-def _fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, size: int) -> bool:
     if not ascending(names):
         order = np.argsort(np.array(names), kind="stable")  # no name has a NUL, which numpy would not see
         names, rows = [names[i] for i in order.tolist()], rows[order]
         if any(a == b for a, b in pairwise(names)):
             return False
     for _ in range(TRIES):
-        found, since = tree.folded(path)
-        if found is None or found.kind is not Kind.DIRECTORY:
-            return False
-        made = _filled(tree, found.root, names, rows, sample_head(size, time.time_ns()))
-        if made is None:
-            return False
-        root, sums = made
-        if root == found.root:
-            return True
-        stamp = time.time_ns()
-        entry = directory_entry(root, sums.count, sums.samples, sums.size, mtime=stamp, attributes=found.attributes)
         try:
-            tree.graft(path, entry, since)
+            with tree.storing():
+                return _try(tree, path, names, rows, size)
         except Conflict:
             continue
-        return True
     return False
+
+
+def _try(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, size: int) -> bool:
+    """Fill it as it stands now; Conflict where others changed it before that was done."""
+    found, since = tree.folded(path)
+    if found is None or found.kind is not Kind.DIRECTORY:
+        return False
+    made = _filled(tree, found.root, names, rows, sample_head(size, time.time_ns()))
+    if made is None:
+        return False
+    root, sums = made
+    if root != found.root:
+        stamp = time.time_ns()
+        entry = directory_entry(root, sums.count, sums.samples, sums.size, mtime=stamp, attributes=found.attributes)
+        tree.graft(path, entry, since)
+    return True
 
 
 def _filled(

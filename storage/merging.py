@@ -129,7 +129,7 @@ class Merging:
             raise Unsupported(f"{choice!r} is no way to resolve a conflict: choose ours, theirs or delete")
         number = state.number(path)
         if number is None:
-            raise NotFound(f"there is no conflict at {path_text(path) or '.'}")
+            raise NotFound(f"there is no conflict at {path_text(path)}")
         found = None if choice == "delete" else self.side(state, choice, path)
         if found is not None and state.conflicts[number][1] == AttributesChanged.word:
             # All else is merged already.

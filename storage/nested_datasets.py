@@ -139,14 +139,15 @@ class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
             raise SchemaMismatch(f"dataset {self.name!r} is nested: give dicts of values, not the rows of an array")
         pairs = list(other.items() if isinstance(other, Mapping) else other) + list(more.items())
         inner = self._schema.inner
-        rows: dict[bytes, dict[bytes, Entry]] = {}
-        for key, values in pairs:
-            name = check_key(key).encode()
-            rows.setdefault(name, {}).update(self._entries(check_key(key), values))
-        with self._lock:
-            self._writeable_tree().put_nested(
-                self._path, {name: list(entries.items()) for name, entries in rows.items()}, inner
-            )
+        with self._session.working_tree.storing():
+            rows: dict[bytes, dict[bytes, Entry]] = {}
+            for key, values in pairs:
+                name = check_key(key).encode()
+                rows.setdefault(name, {}).update(self._entries(check_key(key), values))
+            with self._lock:
+                self._writeable_tree().put_nested(
+                    self._path, {name: list(entries.items()) for name, entries in rows.items()}, inner
+                )
 
     def _entries(self, key: str, values: Any) -> list[tuple[bytes, Entry]]:
         """File names and entries of the values of one sample, their contents stored. SchemaMismatch."""

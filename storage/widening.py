@@ -56,9 +56,10 @@ def widen(tree: WorkingTree, path: Path, old: Schema, new: Schema) -> None:
     if not old.nested and old.variable and old.dtype == new.dtype:
         tree.set_schema(path, new)
         return
-    entry, since = tree.folded(path)
-    assert entry is not None
-    tree.graft(path, _widened(tree, entry, old, new), since)
+    with tree.storing():
+        entry, since = tree.folded(path)
+        assert entry is not None
+        tree.graft(path, _widened(tree, entry, old, new), since)
 
 
 def _widened(tree: WorkingTree, directory: Entry, old: Schema, new: Schema) -> Entry:

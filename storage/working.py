@@ -312,7 +312,7 @@ class WorkingReader:
             row = next(staged, None)
 
     def status(self) -> list[StatusRow]:
-        """What differs from the tip, by path. A directory moved or removed whole is one row.
+        """What differs from the tip, by path; () is the root's attributes. A directory moved or removed whole is one row.
 
         A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
         tree they lie over, too.
@@ -382,7 +382,10 @@ class WorkingReader:
         ref = self._p.refs.branch(txn, self.branch)
         known = self._p.staging.directory(txn, ref.root_id)
         if known is not None:
-            yield from self._differences(txn, ref.root_id, known.base, root_of(self._p.objects, ref.tip).root, ())
+            before = root_of(self._p.objects, ref.tip)
+            if known.head and decode_entry(known.head, before.value).attributes != before.attributes:
+                yield StatusRow((), "changed", Kind.DIRECTORY)
+            yield from self._differences(txn, ref.root_id, known.base, before.root, ())
 
     def _differences(self, txn: Txn, staged: int, base: Digest, tip: Digest, path: Path) -> Iterator[StatusRow]:
         """What differs between the directory `tip` and the one that is staged over `base`."""

@@ -125,7 +125,7 @@ def _print_changes(sides: Sides, found: Sequence[Difference], *, in_full: bool) 
 
 
 def _place(difference: Difference) -> str:
-    slash = "/" if difference.kind is Kind.DIRECTORY else ""
+    slash = "/" if difference.path and difference.kind is Kind.DIRECTORY else ""
     before = f"{shown(difference.source)}{slash} -> " if difference.source is not None else ""
     return f"{before}{shown(difference.path)}{slash}"
 

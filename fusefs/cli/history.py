@@ -65,8 +65,8 @@ def _staged_text(branch: str, changes: Sequence[StatusRow]) -> str:
 
 
 def change_text(path: Path, change: str, kind: Kind) -> str:
-    """One changed path for people; directories end in a slash."""
-    return f"  {change:8} {shown(path)}{'/' if kind is Kind.DIRECTORY else ''}"
+    """One changed path for people; directories end in a slash, but for `.`."""
+    return f"  {change:8} {shown(path)}{'/' if path and kind is Kind.DIRECTORY else ''}"
 
 
 def change_json(path: Path, change: str, kind: Kind) -> dict[str, str]:

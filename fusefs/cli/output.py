@@ -47,7 +47,7 @@ def print_json(value: object) -> None:
 
 def shown(path: TreePath) -> str:
     """A path of a tree for people: `.` for the root."""
-    return printable(path_text(path)) or "."
+    return printable(path_text(path))
 
 
 def moment(nanoseconds: int) -> datetime:

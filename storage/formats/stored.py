@@ -29,7 +29,7 @@ class Stored:
     @property
     def name(self) -> str:
         """Its path, for messages."""
-        return path_text(self.path) or "the whole tree"
+        return path_text(self.path) if self.path else "the whole tree"
 
     @property
     def dataset(self) -> DatasetDataReader | None:

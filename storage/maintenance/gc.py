@@ -44,6 +44,9 @@ GRACE = 3600 * SECOND
 BATCH = 50_000
 """Rows deleted in one transaction: about 0.2 s."""
 
+_REFS: tuple[str, list[bytes], list[bytes] | None] = ("", [], [])
+"""What gc notes as changed: commits, and no name in any tree, so that no work under way must be done again."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -172,7 +175,7 @@ class _Collector:
                 append_collection(index, self._parts.log, txn, self._horizon)
             for digest in gone:
                 txn.delete(digest, db=index.commits)
-            note_change(index, txn, self._parts.origin, [("", [], None)])
+            note_change(index, txn, self._parts.origin, [_REFS])
         return gone
 
     def sweep(self, grace: int) -> Collection:
@@ -233,7 +236,7 @@ class _Collector:
     def tell_others(self) -> None:
         """Wake processes that follow changes: they close the files that are gone."""
         with self._index.write() as txn:
-            note_change(self._index, txn, self._parts.origin, [("", [], None)])
+            note_change(self._index, txn, self._parts.origin, [_REFS])
 
     def _unreachable(self) -> Iterator[tuple[Digest, int, int | None]]:
         """Objects that nothing leads to: digest, bytes as stored, when they were marked."""

@@ -19,10 +19,9 @@ from storage.model.records import (
     decode_entry,
     decode_refs_record,
 )
-from storage.stores.merge_record import decode_state
 from storage.stores.objects import Objects, object_kind
 from storage.stores.pins import pinned
-from storage.stores.refs import MERGE, commits_of, operation_place
+from storage.stores.refs import commits_of, operation_place
 from storage.stores.staging import ROW, decode_row
 from storage.tree.node import EMPTY, BadNode, Inner, decode
 from storage.working import Parts
@@ -144,7 +143,8 @@ def roots_since(parts: Parts, txn: Txn, since: int, horizon: int) -> Roots:
     directories = {Digest(row[:DIGEST_SIZE]) for _, row in index.scan(txn, index.directories, b"")}
     roots = Roots(index.number(txn, b"sequence"), set(), directories, set())
     for key, value in index.scan(txn, index.refs, b""):
-        _add_ref(key.decode(), value, roots)
+        # Of a merge that holds its merged root is the base of the branch's staged root; one that does not needs none.
+        roots.commits.update(commits_of(key.decode(), value))
     for sequence, place in index.scan(txn, index.operations, b""):
         if int.from_bytes(sequence, "big") >= max(horizon, since + 1):
             _add_operation(parts, place, roots)
@@ -205,12 +205,6 @@ def _add_operation(parts: Parts, place: bytes, roots: Roots) -> None:
     """Add what an operation names: refs before and after it, and working trees that come back when it is taken back."""
     record = decode_refs_record(parts.segments.read(operation_place(place)))
     for name, old, new in record.updates:
-        _add_ref(name, old, roots)
-        _add_ref(name, new, roots)
+        roots.commits.update(commits_of(name, old))
+        roots.commits.update(commits_of(name, new))
     roots.directories.update(decode_entry(head, value).root for _, head, value in record.kept)
-
-
-def _add_ref(name: str, value: bytes, roots: Roots) -> None:
-    roots.commits.update(commits_of(name, value))
-    if name.startswith(MERGE) and value:
-        roots.directories.add(Digest(decode_state(value).root))

@@ -65,8 +65,8 @@ def check_ref_name(name: str) -> str:
 
 
 def path_text(path: Path) -> str:
-    """A path for people: joined with `/`, undecodable bytes escaped."""
-    return b"/".join(path).decode("utf-8", "backslashreplace")
+    """A path for people: joined with `/`, undecodable bytes escaped; `.` is the root."""
+    return b"/".join(path).decode("utf-8", "backslashreplace") or "."
 
 
 def split_path(text: str) -> Path:

@@ -139,7 +139,7 @@ class Change:
         if group is None:
             known = self._staging.directory(self.txn, directory)
             if known is None:
-                raise NotFound(f"{path_text(path) or 'the branch'} is gone")
+                raise NotFound(f"{path_text(path) if path else 'the branch'} is gone")
             group = self._groups[directory] = _Group(known.base, path)
         return group
 

@@ -76,7 +76,7 @@ def require_resolved(objects: Objects, staging: Staging, txn: Txn, ref: BranchRe
     """OpenConflicts, which names them, unless all are resolved."""
     left = open_conflicts(objects, staging, txn, ref, state)
     if left:
-        named = ", ".join(f"{path_text(path) or '.'} ({word})" for path, word in left[:5])
+        named = ", ".join(f"{path_text(path)} ({word})" for path, word in left[:5])
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
         raise OpenConflicts(f"the {state.what} of {state.theirs} has open conflicts: {named}{more}", left)
 

@@ -90,7 +90,7 @@ class Request:
 
 def staged_work(branch: str, paths: Sequence[Path]) -> StagedWork:
     """The error that names what is staged."""
-    texts = [path_text(path) or "." for path in paths]
+    texts = [path_text(path) for path in paths]
     named = ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
     return StagedWork(f"branch {branch!r} has staged work that is not committed: {named or 'made just now'}", texts)
 
@@ -107,11 +107,14 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """The branch as it was found: its ref, the bytes of a merge that no longer holds, and the last sequence number by then."""
+    """The branch as it was found: its ref, the bytes of a merge that no longer holds, the last sequence number by then, and the
+    head of its staged root.
+    """
 
     ref: BranchRef
     stale: bytes
     upto: int
+    head: bytes
 
     def moved(self, branch: str, commit: Digest) -> list[Update]:
         """What moves the branch to a commit."""
@@ -197,10 +200,15 @@ class Merger:
         with self._index.read() as txn:
             ref = self._refs.branch(txn, branch)
             state = read_state(self._refs, self._staging, txn, branch, ref)
-            start = _Start(ref, self._refs.raw(txn, MERGE + branch), self._index.number(txn, b"sequence"))
+            stale, upto = self._refs.raw(txn, MERGE + branch), self._index.number(txn, b"sequence")
+            start = _Start(ref, stale, upto, self._root_head(txn, ref))
         require_no_merge(state, branch)
         request.require_clean()
         return start
+
+    def _root_head(self, txn: Txn, ref: BranchRef) -> bytes:
+        known = self._staging.directory(txn, ref.root_id)
+        return known.head if known is not None else b""
 
     # Carrying out
 
@@ -272,6 +280,7 @@ class Merger:
         changed = list(changed_names(self._objects.node, before.root, root.root))
         with self._log.change(SegmentKind.LOG) as txn:
             late = self._mover.has_late(txn, start.ref.root_id, start.upto)
+            late = late or self._root_head(txn, start.ref) != start.head
             if not late:
                 if made is not None:
                     txn.put(made[0], number_key(made[1]), db=self._index.commits)
@@ -301,10 +310,10 @@ class Merger:
             state, _ = self._under_way(txn, branch)
             number = state.number(path)
             if number is None:
-                raise NotFound(f"there is no conflict at {path_text(path) or '.'}")
+                raise NotFound(f"there is no conflict at {path_text(path)}")
             kept = replace(state, settled=sorted({*state.settled, number}))
             updates = [(MERGE + branch, state.encode(), kept.encode())]
-            self._mover.change(txn, f"resolved: {path_text(path) or '.'}", author, updates, None)
+            self._mover.change(txn, f"resolved: {path_text(path)}", author, updates, None)
 
     def abort(self, branch: str, author: Author, staged: Callable[[], Sequence[Path]]) -> None:
         """Give the merge under way up: the working tree is the tip again, without anything staged. NoMergeUnderWay."""

@@ -109,8 +109,8 @@ def changed_names(load: Load, old: Digest, new: Digest, path: Path = ()) -> Iter
 
 
 def by_directory(paths: Iterable[Path]) -> Iterator[Names]:
-    """Paths as names in their directories."""
+    """Paths as names in their directories; the root is no name, and its directory itself."""
     groups: dict[Path, list[bytes]] = {}
     for path in paths:
-        groups.setdefault(path[:-1], []).append(path[-1])
+        groups.setdefault(path[:-1], []).extend(path[-1:])
     yield from groups.items()

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from storage.disk.index import HORIZON, Index, Txn
 from storage.disk.segments import SegmentKind
 from storage.errors import BranchInUse, Conflict, NotFound, NothingToUndo, StagedWork
@@ -48,13 +50,13 @@ Now = Callable[[str], bytes]
 class Work:
     """A working tree to put in the place of a branch's own.
 
-    What has been staged goes, or stays on top of it if that lies `over` a root that is known.
+    What has been staged goes, or stays on top of it if that lies `over` a root that is known, its attributes too.
     """
 
     branch: str
     root_id: int
     root: Entry
-    over: Digest | None = None
+    over: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def inverse(operation: Operation, now: Now) -> Plan:
     kept = _kept(record)
     left = {fence.branch: fence for fence in record.fences if fence.root_id in kept}
     works = [
-        Work(name, ref.root_id, kept[left[name].root_id], decode_entry(left[name].head, left[name].value).root)
+        Work(name, ref.root_id, kept[left[name].root_id], decode_entry(left[name].head, left[name].value))
         for name, ref in _branches((name, found) for name, found, _ in updates)
         if name in left
     ]
@@ -283,12 +285,17 @@ class Operations:
             return fence_of(work.branch, work.root_id, folded.upto, work.root)
         known = self._staging.directory(txn, work.root_id)
         base = known.base if known else EMPTY
-        if base != work.over:
+        if base != work.over.root:
             raise StagedWork(
                 f"branch {work.branch!r} holds the work of a commit that was taken back since: commit it, or reset the branch"
             )
         bases = list(self._rebased(txn, work.root_id, base, work.root.root))
-        fence = fence_of(work.branch, work.root_id, 0, work.root)
+        root = work.root
+        if known is not None and known.head:
+            attributes = decode_entry(known.head, root.value).attributes
+            if attributes != work.over.attributes:
+                root = replace(root, attributes=attributes)
+        fence = fence_of(work.branch, work.root_id, 0, root)
         return Fence(fence.branch, fence.root_id, 0, fence.head, fence.value, bases, [])
 
     def _rebased(self, txn: Txn, directory: int, old: Digest, new: Digest) -> Iterator[tuple[int, bytes]]:

@@ -67,6 +67,8 @@ class Folded:
     upto: int
     fresh: list[tuple[Digest, bytes]] = field(default_factory=list)
     bases: dict[int, Digest] = field(default_factory=dict)
+    head: bytes = b""
+    """Of the staged root, as it was folded."""
 
     @property
     def is_clean(self) -> bool:
@@ -188,6 +190,8 @@ class Committer:
         digest = self._objects.put_commit(commit)
         self._log.sync()
         with self._log.change(SegmentKind.LOG) as txn:
+            if self._has_new_head(txn, ref.root_id, folded):
+                raise Conflict(BRANCH + branch, "the root's attributes as they were", "others")
             fence = self._fence(txn, branch, ref.root_id, folded)
             description = what + (commit.message.splitlines() or [""])[0]
             updates = [(BRANCH + branch, ref.encode(), BranchRef(digest, ref.root_id).encode())]
@@ -224,6 +228,7 @@ class Committer:
         directory = self._staging.directory(txn, ref.root_id)
         if directory is None:
             return folded
+        folded.head = directory.head
         like = decode_entry(directory.head, before.value) if directory.head else before
         like = replace(like, mtime=directory.mtime or like.mtime)
         folded.root = self._fold(txn, ref.root_id, directory, like, folded)
@@ -287,7 +292,12 @@ class Committer:
 
     def has_later(self, txn: Txn, root_id: int, folded: Folded) -> bool:
         """Whether anything was staged on the branch after it was folded."""
-        return self._keep(txn, root_id, folded, {}, [])
+        return self._has_new_head(txn, root_id, folded) or self._keep(txn, root_id, folded, {}, [])
+
+    def _has_new_head(self, txn: Txn, root_id: int, folded: Folded) -> bool:
+        """Whether the root was given other attributes after it was folded: there is no row that would stay staged."""
+        known = self._staging.directory(txn, root_id)
+        return known is not None and known.head != folded.head
 
     def _fence(self, txn: Txn, branch: str, root_id: int, folded: Folded) -> Fence:
         kept: dict[int, bytes] = {}

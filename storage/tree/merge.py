@@ -49,13 +49,13 @@ class Conflict:
 
     def __str__(self) -> str:
         """The word and the path."""
-        return f"{self.word} {path_text(self.path) or '.'}"
+        return f"{self.word} {path_text(self.path)}"
 
     def __repr__(self) -> str:
         """The same, with the size that each side has; what they hold is not told."""
         sides = (("base", self.base), ("ours", self.ours), ("theirs", self.theirs))
         told = ", ".join(f"{side} {f'{entry.size:,} B' if entry else 'none'}" for side, entry in sides)
-        return f"<{type(self).__name__} {shortened(path_text(self.path) or '.', PATH_MAX)}: {told}>"
+        return f"<{type(self).__name__} {shortened(path_text(self.path), PATH_MAX)}: {told}>"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

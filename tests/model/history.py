@@ -14,6 +14,21 @@ from tests.model.plain import Conflicts, File, Folder, Node, Path, at, facts, me
 
 Step = tuple[Any, ...]
 """Name of a step, and its arguments."""
+BEGINNING = 1_000_000
+"""Operations before the first one here are numbered down from -1; there are fewer of them."""
+
+
+NAMING = {
+    "restore": 2,
+    "create_branch": 1,
+    "create_tag": 1,
+    "reset": 1,
+    "reset_hard": 1,
+    "reset_soft": 1,
+    "merge": 1,
+    "transplant": 2,
+}
+"""Steps that name a commit, and as which of their arguments."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,11 @@ class Merge:
     message: str
     author: str | None
     settled: tuple[int, ...] = ()
+
+    @property
+    def commits(self) -> set[int]:
+        """What it needs to go on."""
+        return {self.ours, *self.bases, *self.parents, *([] if self.side is None else [self.side])}
 
 
 @dataclass
@@ -71,6 +91,18 @@ class Refs:
         return Refs(dict(self.branches), self.head, dict(self.tags), dict(self.merges))
 
     @property
+    def commits(self) -> set[int]:
+        """Where all of them lead."""
+        named = {tip for tip, _ in [*self.branches.values(), *self.tags.values()]}
+        return named.union(*(merge.commits for merge in self.merges.values()))
+
+    def but(self, other: Refs) -> Refs:
+        """Those that are not the same in the other ones."""
+        mine = ((self.branches, other.branches), (self.tags, other.tags), (self.merges, other.merges))
+        branches, tags, merges = ({k: v for k, v in one.items() if two.get(k) != v} for one, two in mine)
+        return Refs(branches, self.head, tags, merges)
+
+    @property
     def identities(self) -> set[int]:
         """Of all branches."""
         return {identity for _, identity in self.branches.values()}
@@ -85,6 +117,11 @@ class Done:
     kept: dict[int, Folder]
     replaced: set[int]
 
+    @property
+    def commits(self) -> set[int]:
+        """Where it found refs, and where it left them, of those that it changed."""
+        return self.before.but(self.after).commits | self.after.but(self.before).commits
+
 
 class Model:
     """What a repository has to be after the steps that were played."""
@@ -96,11 +133,15 @@ class Model:
         self.done: list[Done] = []
         self.next = 1
         self.pending: Any = None
+        self.horizon = -BEGINNING
+        """Operations below this number keep nothing any more."""
 
     def play(self, step: Step) -> bool | None:
-        """Take a step."""
+        """Take a step; one that names a commit that is gone is refused."""
         name, *arguments = step
         self.pending = None
+        if name in NAMING and self.revision(arguments[NAMING[name]]) not in self.there():
+            return False
         return getattr(self, name)(*arguments)
 
     def spelled_out(self, step: Step) -> Step:
@@ -130,7 +171,7 @@ class Model:
     def differing(self, name: str) -> set[Path]:
         """The paths that are not what the tip has."""
         here, there = facts(self.tree(name).tree), facts(self.tip(name).tree)
-        return {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)} - {()}
+        return {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
 
     def is_dirty(self, name: str) -> bool:
         return bool(self.differing(name)) or self.merging(name) is not None
@@ -199,6 +240,36 @@ class Model:
         """Whatever is done for a repository's sake: to what is in it nothing happens."""
         return True
 
+    # Collecting garbage
+
+    def gc(self, kept: int, grace: int, dry_run: bool, alone: bool, then: str) -> bool:
+        """Give up what neither refs nor the newest `kept` operations lead to; operations passed over keep nothing for ever."""
+        horizon = max(self.horizon, len(self.done) - kept)
+        if dry_run or horizon == self.horizon:
+            return True
+        passed = self.done[max(self.horizon, 0) : max(horizon, 0)]
+        if self.there(horizon) != self.there() or any(done.kept for done in passed):
+            self.horizon = horizon
+        return True
+
+    def there(self, horizon: int | None = None) -> set[int]:
+        """The commits that can be read: of refs, of operations from `horizon` on (else the one that holds), and before them."""
+        horizon = self.horizon if horizon is None else horizon
+        named = self.refs.commits | ({0} if horizon < 0 else set())
+        for done in self.done[max(horizon, 0) :]:
+            named |= done.commits
+        return self.ancestors(*named)
+
+    def _is_there(self, then: Refs, oldest: int, replacing: bool) -> bool:
+        """Whether all is there that refs need which come back, with the working trees named by operations from `oldest` on."""
+        lost = oldest < self.horizon and (replacing or self._come_back(then, oldest))
+        return not lost and then.commits <= self.there()
+
+    def _come_back(self, then: Refs, oldest: int) -> bool:
+        """Whether any branch comes back with the working tree that it went with."""
+        coming = then.identities - self.refs.identities
+        return any(coming & done.kept.keys() for done in self.done[oldest:])
+
     # Work
 
     def _edit(self, name: str, path: Path, node: Node | None, *, moved: bool = False) -> bool:
@@ -233,6 +304,12 @@ class Model:
         if name not in self.refs.branches or not (folder := self._parent(name, path)) or path[-1] in folder.children:
             return False
         return self._edit(name, path, Folder())
+
+    def plant(self, name: str, path: Path, data: bytes, mtime: int) -> bool:
+        """A new folder with a file in it."""
+        if name not in self.refs.branches or not (folder := self._parent(name, path)) or path[-1] in folder.children:
+            return False
+        return self._edit(name, path, Folder({b"planted": File("file", data, mtime=mtime)}))
 
     def remove(self, name: str, path: Path) -> bool:
         if name not in self.refs.branches or at(self.tree(name).tree, path) is None:
@@ -528,6 +605,8 @@ class Model:
     def undo(self) -> bool:
         """Take the last operation back; the caller has asked `can_undo`."""
         last = self.done[-1]
+        if not self._is_there(last.before, len(self.done) - 1, bool(last.replaced)):
+            return False
         going = self.refs.identities - last.before.identities
         kept = {identity: self.works[identity].tree for identity in going | last.replaced}
         coming = last.before.identities - self.refs.identities
@@ -575,7 +654,8 @@ class Model:
                     then.merges.pop(name, None)
                     if name in done.before.merges:
                         then.merges[name] = done.before.merges[name]
-        if then == self.refs:
+        oldest = next((i for i in range(number, len(self.done)) if self.done[i].kept), number)
+        if then == self.refs or not self._is_there(then, oldest, False):
             return False
         kept = {identity: self.works[identity].tree for identity in self.refs.identities - then.identities}
         coming = then.identities - self.refs.identities

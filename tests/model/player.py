@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -12,9 +13,13 @@ from pathlib import Path as Place
 from typing import Any
 
 import numpy as np
+import pytest
 
 from storage.engine import Engine
-from storage.errors import ArborError
+from storage.errors import ArborError, Exists, NotFound
+from storage.formats.base import File as Imported
+from storage.importing import import_items
+from storage.maintenance.gc import SECOND, Policy, gc
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.merging import Outcome
@@ -47,20 +52,26 @@ PATHS: tuple[Path, ...] = (
 SAMPLES: tuple[Path, ...] = ((b"n", b"0.npy"), (b"n", b"1.npy"))
 DATASET: tuple[Path, ...] = ((b"n",), *SAMPLES)
 VALUES = tuple(canonical_header("<i2", (4,)) + np.arange(n, n + 4, dtype="<i2").tobytes() for n in range(3))
-DATA = (b"", b"x", b"y" * 100, b"z" * 5000, b"w" * 5000, b"big" * 30_000)
+LONG = random.Random(0).randbytes(90_000)
+# The last ones are stored as what differs between them.
+DATA = (b"", b"x", b"y" * 100, b"z" * 5000, b"w" * 5000, b"big" * 30_000, LONG, LONG[:50_000] + b"more" + LONG[50_000:])
+PLANTED = (b"short", LONG[:9000])
 TIMES = (1, 2, 3)
 NUMBER = tuple(range(12))
 BOTH = (True, False)
 CHOICES = ("ours", "theirs", "delete")
+KEPT = (0, 0, 1, 2, 5, 1000)
+"""So many operations are young enough to keep what they name."""
 
 STEPS: tuple[tuple[int, str, tuple[Sequence[Any], ...]], ...] = (
     (6, "write", (BRANCHES, PATHS, DATA, TIMES)),
     (3, "write", (BRANCHES, SAMPLES, VALUES, TIMES)),
     (1, "link", (BRANCHES, PATHS, (b"a", b"t" * 50), TIMES)),
     (2, "make", (BRANCHES, PATHS)),
+    (2, "plant", (BRANCHES, PATHS, PLANTED, TIMES)),
     (2, "remove", (BRANCHES, (*PATHS, *DATASET))),
     (2, "rename", (BRANCHES, PATHS, PATHS)),
-    (2, "change", (BRANCHES, (*PATHS, *DATASET), (None, 0o600, 0o700), (None, b"1", b"2"), (None, *TIMES))),
+    (2, "change", (BRANCHES, ((), *PATHS, *DATASET), (None, 0o600, 0o700), (None, b"1", b"2"), (None, *TIMES))),
     (2, "restore", (BRANCHES, (*PATHS, *DATASET), NUMBER)),
     (6, "commit", ((*BRANCHES, "*", "*"), ("", "of its own"), ("", "eve"))),
     (1, "amend", (BRANCHES, ("better", "best"))),
@@ -80,6 +91,7 @@ STEPS: tuple[tuple[int, str, tuple[Sequence[Any], ...]], ...] = (
     (4, "undo", ()),
     (1, "restore_operation", (tuple(range(30)),)),
     (3, "maintain", (NUMBER,)),
+    (4, "gc", (KEPT, (0, 0, 3600), (False, False, True), BOTH, ("", "again", "rebuild", "lose_index"))),
 )
 """How often, which step, and what each of its arguments may be."""
 
@@ -122,13 +134,48 @@ OFTEN = 8
 """So often comes a disagreement, in the measure of STEPS."""
 
 
+def garbage(made: tuple[Step, ...], kept: int, alone: bool, then: str, end: tuple[Step, ...]) -> list[Step]:
+    """Steps that leave what is needed by little else, a gc without grace, and steps that need it."""
+    return [*made, ("gc", kept, 0, False, alone, then), *end]
+
+
+LARGE: Step = ("write", "main", (b"b",), DATA[-2], 4)
+ALIKE: Step = ("write", "main", (b"b",), DATA[-1], 5)
+PLANT: Step = ("plant", "two", (b"b",), PLANTED[1], 6)
+DROP: Step = ("reset_hard", "main", "@main")
+NEEDING: tuple[tuple[Step, ...], ...] = (
+    (LARGE, ALIKE),
+    (LARGE, ALIKE, DROP),
+    (("create_branch", "two", "@main"), PLANT),
+    (("create_branch", "two", "@main"), PLANT, ("set_head", "main"), ("remove_branch", "two")),
+    (
+        ("create_branch", "two", "@main"),
+        PLANT,
+        ("commit", "two", "p", ""),
+        ("restore", "main", (b"b",), -1),
+        DROP,
+        UNDO,
+    ),
+    (LARGE, ("commit", "main", "to be replaced", ""), ALIKE, ("amend", "main", "in its place")),
+    (LARGE, ("commit", "main", "to be taken back", ""), UNDO),
+)
+ENDINGS: tuple[tuple[Step, ...], ...] = ((), (UNDO,), (UNDO, UNDO), (("gc", 0, 0, False, True, "rebuild"), UNDO))
+GARBAGE = (NEEDING, KEPT, BOTH, ("", "rebuild"), ENDINGS)
+
+SERIES: tuple[tuple[int, Callable[..., list[Step]], tuple[Sequence[Any], ...]], ...] = (
+    (OFTEN, disagreement, DISAGREEMENTS),
+    (4, garbage, GARBAGE),
+)
+"""How often, what makes several steps, and of what."""
+
+
 def random_steps(rng: random.Random, count: int) -> list[Step]:
     """A history, for those who need it the same twice."""
     steps: list[Step] = []
-    kinds = [(OFTEN, "", DISAGREEMENTS), *STEPS]
-    for _, name, domains in rng.choices(kinds, [weight for weight, _, _ in kinds], k=count):
+    kinds = [*SERIES, *STEPS]
+    for _, what, domains in rng.choices(kinds, [weight for weight, _, _ in kinds], k=count):
         arguments = [rng.choice(domain) for domain in domains]
-        steps += [(name, *arguments)] if name else disagreement(*arguments)
+        steps += [(what, *arguments)] if isinstance(what, str) else what(*arguments)
     return steps
 
 
@@ -163,7 +210,7 @@ class Player:
         """Compare with the model before `step`, or after it: whoever took it was gone before it could say so. Then close."""
         before = copy.deepcopy(self.model)
         try:
-            self.check()
+            self.check()  # of a gc: the commits that are there
         except AssertionError:
             self.model = before
             step = self.model.spelled_out(step)
@@ -229,6 +276,14 @@ class Player:
 
     def make(self, name: str, path: Path) -> None:
         self.tree(name).make_directory(path)
+
+    def plant(self, name: str, path: Path, data: bytes, mtime: int) -> None:
+        """A directory with a file in it, stored in full, as one row."""
+        tree = self.tree(name)
+        if tree.schema_of(path[:-1]) is not None or path[-1] in dict(tree.entries(path[:-1])):
+            raise Exists("only where nothing is")
+        dataset = b"/".join(path).decode()
+        import_items(tree, [Imported((b"planted",), BytesSource(data), "", mtime)], dataset)
 
     def remove(self, name: str, path: Path) -> None:
         self.tree(name).remove_tree(path)
@@ -302,6 +357,37 @@ class Player:
     def undo(self) -> None:
         self.engine.undo()
 
+    def gc(self, kept: int, grace: int, dry_run: bool, alone: bool, then: str) -> None:
+        """Collect garbage, beside the engine here or `alone`; `then` do something that must change nothing."""
+        policy = self._policy(kept, grace)
+        if alone:
+            self.engine.close()
+        else:
+            self.engine.let_go()
+        before = self._listed()
+        done = gc(self.place, policy, dry_run=dry_run)
+        assert done.dry_run == dry_run
+        assert dry_run or set(done.commits) == before - self._listed()
+        if then == "again":
+            again = gc(self.place, policy, dry_run=dry_run)
+            assert dry_run or again.commits == []
+            assert dry_run or not alone or (again.deleted, again.waiting, again.freed) == (0, 0, 0)
+        if alone:
+            self.engine = Engine.open(self.place)
+        if then not in ("", "again"):
+            getattr(self, then)()
+        assert verify(self.engine) == []
+
+    def _policy(self, kept: int, grace: int) -> Policy:
+        """That of a gc for which the newest `kept` operations are young enough."""
+        operations, now = self.engine.operations(), time.time_ns()
+        young = operations[:kept]
+        return Policy(now - young[-1].time if young else 0, grace * SECOND, lambda: now)
+
+    def _listed(self) -> set[Digest]:
+        with Engine.open(self.place) as engine:
+            return set(engine.commits())
+
     # Maintenance: what must not change anything that can be seen
 
     def maintain(self, number: int) -> None:
@@ -350,6 +436,7 @@ class Player:
         assert engine.branches() == {name: self.commits[tip] for name, (tip, _) in refs.branches.items()}
         assert engine.tags() == {name: self.commits[at] for name, (at, _) in refs.tags.items()}
         assert engine.head() == refs.head
+        assert set(engine.commits()) == {self.commits[number] for number in self.model.there()}
         for name in refs.branches:
             self._check_tree(name)
             self._check_merge(name)
@@ -407,8 +494,10 @@ class Player:
 
     def _check_differences(self) -> None:
         """What a comparison tells of two commits made one after the other is what differs between them."""
-        for (old, before), (new, after) in pairwise(zip(self.commits, self.model.commits, strict=True)):
-            assert new is not None
+        there = sorted(self.model.there())
+        for one_number, other_number in pairwise(there):
+            old, new = self.commits[one_number], self.at(other_number)
+            before, after = self.model.commits[one_number], self.model.commits[other_number]
             one, other = facts(before.tree), facts(after.tree)
             told = {each.path: each.change for each in self.engine.diff(old, new)}
             differing = [path for path in one.keys() | other.keys() if one.get(path) != other.get(path)]
@@ -417,8 +506,14 @@ class Player:
                 assert change == ("added" if path not in one else "removed" if path not in other else "changed")
 
     def check_commits(self) -> None:
-        """Every commit that was ever made is what it was."""
-        for digest, expected in zip(self.commits, self.model.commits, strict=True):
+        """Every commit that was ever made is what it was, or was left to gc."""
+        there = self.model.there()
+        for number, expected in enumerate(self.model.commits):
+            digest = self.at(number)
+            if number not in there:
+                with pytest.raises(NotFound):
+                    self.engine.snapshot(digest)
+                continue
             snapshot = self.engine.snapshot(digest)
             assert seen(snapshot) == expected.tree
             record = snapshot.record

@@ -1,4 +1,4 @@
-"""Random histories of a repository against plain values: work, commits, merges, undo, crashes between any two steps.
+"""Random histories of a repository against plain values: work, commits, merges, undo, gc, crashes between any two steps.
 
 Each step is taken by the repository and by the model (tests/model/history.py), and both take it or both refuse it. After
 each, everything that can be seen of all branches is compared, at the end every commit that was ever made. MODEL_EXAMPLES and
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.model.history import Step
-from tests.model.player import DISAGREEMENTS, OFTEN, STEPS, Player, disagreement, random_steps
+from tests.model.player import SERIES, STEPS, Player, random_steps
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "100"))
 KILLS = 5
@@ -35,7 +35,11 @@ SINGLE = [
     for weight, name, domains in STEPS
     for _ in range(weight)
 ]
-SEVERAL = [st.tuples(*map(st.sampled_from, DISAGREEMENTS)).map(lambda each: disagreement(*each))] * OFTEN
+SEVERAL = [
+    st.tuples(*map(st.sampled_from, domains)).map(lambda each, made=made: made(*each))
+    for weight, made, domains in SERIES
+    for _ in range(weight)
+]
 
 
 @settings(

@@ -284,3 +284,30 @@ def test_a_file_of_pins_is_written_anew_when_it_is_long(repository, monkeypatch)
         pins.close()
         assert held.commit == commit
     assert list(folder.iterdir()) == []
+
+
+def test_gc_goes_on_where_a_merge_came_back_that_does_not_hold(repository):
+    """Its merged tree was given up with the working tree that lay over it."""
+    with Engine.open(repository) as engine:
+        tree = engine.working_tree("main")
+        put(tree, "a", b"base")
+        tree.commit("first")
+        engine.create_branch("side")
+        for name in ("main", "side"):
+            put(engine.working_tree(name), "a", name.encode())
+            put(engine.working_tree(name), f"of {name}", b"x" * 9000)
+        tree.commit("ours")
+        theirs = engine.working_tree("side").commit("theirs")
+        engine.merging("main").merge(theirs, leave_open=True)
+        begun = engine.operations()[0].number
+        put(tree, "b", FIRST)
+        engine.reset_hard("main", tree.tip())
+        gc(repository, AT_ONCE)
+        engine.restore_operation(begun)
+        assert tree.merging() is None and tree.status() == []
+        gc(repository, AT_ONCE)
+        gc(repository, Policy(grace=0))
+        assert verify(engine) == []
+        engine.undo()
+        assert read(tree, "a") == b"main"
+    rebuild(repository)
