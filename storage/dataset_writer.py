@@ -246,8 +246,8 @@ class DatasetDataWriter(DatasetDataReader):
                 self._waiting = {}
             if self._depth == 0 and self._waiting is not None:
                 self._waiting = None
-                self._storing.close()
                 self._crowded = False
+                self._storing.close()
                 self._session.end(self)
 
     def finish(self) -> None:

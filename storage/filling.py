@@ -32,11 +32,6 @@ def fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, siz
     """
     if tree.merging() is not None:
         return False
-    with tree.storing():
-        return _fill(tree, path, names, rows, size)
-
-
-def _fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, size: int) -> bool:
     if not ascending(names):
         order = np.argsort(np.array(names), kind="stable")  # no name has a NUL, which numpy would not see
         names, rows = [names[i] for i in order.tolist()], rows[order]
@@ -44,7 +39,8 @@ def _fill(tree: WorkingTree, path: Path, names: Sequence[bytes], rows: Array, si
             return False
     for _ in range(TRIES):
         try:
-            return _try(tree, path, names, rows, size)
+            with tree.storing():
+                return _try(tree, path, names, rows, size)
         except Conflict:
             continue
     return False
