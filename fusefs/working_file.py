@@ -11,10 +11,10 @@ from fusefs.handles import Handle, prefetching
 from fusefs.layout import Stat
 from fusefs.nodes import Changes, Stale
 from fusefs.placed import Branch, Gone, Placed
+from storage.entries import sample_schema
 from storage.errors import IsADirectory, NotADirectory, NotFound, SchemaMismatch
 from storage.model.records import Attributes, Entry, Kind
 from storage.stores.contents import Content
-from storage.worktree import sample_schema
 
 if TYPE_CHECKING:
     from fusefs.working import WorkingDirectory

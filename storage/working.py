@@ -102,22 +102,16 @@ class WorkingReader:
         """A file or sample and what it holds; the content stays readable whatever happens to the tree."""
         if not path:
             raise IsADirectory("the root of a branch is a directory")
-        parts = self._p
-        for attempt in range(TRIES):
-            with parts.index.read() as txn:
-                where = self._where(txn, path[:-1])
-                entry = self._find(txn, where, path[-1])
-            if entry is None:
-                raise NotFound(f"there is no {path_text(path)} on branch {self.branch!r}")
-            if entry.is_directory:
-                raise IsADirectory(f"{path_text(path)} is a directory")
-            try:
-                return entry, open_content(parts.objects, entry, parts.staging.value(entry.value), where.schema)
-            except Corrupt:
-                # The journal went between the two steps because its rows were committed: the next look finds them there.
-                if attempt == TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+        return self._seen(lambda txn: self._opened(txn, path))
+
+    def _opened(self, txn: Txn, path: Path) -> tuple[Entry, Content]:
+        where = self._where(txn, path[:-1])
+        entry = self._find(txn, where, path[-1])
+        if entry is None:
+            raise NotFound(f"there is no {path_text(path)} on branch {self.branch!r}")
+        if entry.is_directory:
+            raise IsADirectory(f"{path_text(path)} is a directory")
+        return entry, open_content(self._p.objects, entry, self._p.staging.value(entry.value), where.schema)
 
     def entries(self, path: Path, after: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
         """The entries of a directory by name, those behind `after` only.
