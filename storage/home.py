@@ -16,8 +16,9 @@ from storage.disk.locks import boot_id
 from storage.disk.segments import Segments
 from storage.errors import Corrupt, StorageFull
 from storage.model.format import MALFORMED
-from storage.stores.log import cut_unacknowledged, renew_failed
+from storage.stores.log import renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
+from storage.stores.tails import cut_unacknowledged
 
 STATE_MAX = 1 << 16
 """Bytes that `state.json` has at most."""
@@ -89,7 +90,14 @@ def start_index(home: Path, *, fresh: bool) -> RebuildReport | None:
     for left in (home / "tmp").iterdir():
         files.remove_tree(left)
     report = rebuild_index(home) if needed else None
-    bind_index(home)
+    try:
+        bind_index(home)
+    except Corrupt:
+        if report is not None:
+            raise
+        # It contradicts itself: what it was made from is still there.
+        report = rebuild_index(home)
+        bind_index(home)
     return report
 
 

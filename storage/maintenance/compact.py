@@ -25,10 +25,11 @@ from storage.disk.index import Txn, number_key
 from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, Segment, SegmentKind
 from storage.errors import Corrupt, StorageFailed
 from storage.model.records import Place
-from storage.stores.log import END, FAILED
+from storage.stores.log import FAILED
 from storage.stores.objects import object_place, object_row
 from storage.stores.recovery import HOLE, Problem
-from storage.stores.refs import COLLECTION, encode_place, operation_place
+from storage.stores.refs import encode_place, operation_place
+from storage.stores.tails import COLLECTION, END, is_acknowledged, trusted_end
 from storage.working import Parts
 
 SPARSE = 0.2
@@ -169,7 +170,7 @@ def _remove_unknown(parts: Parts, segment: int, path: Path, report: Compaction) 
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         size = os.fstat(fd).st_size
         # An empty one is being made: its maker is about to take the lock.
-        if size and not _is_known(parts, segment):
+        if size and not _is_known(parts, segment) and not is_acknowledged(parts.index, path, 0):
             files.remove(path)
             report.removed += 1
             report.freed += size
@@ -197,7 +198,7 @@ class _Rewriting:
     def run(self) -> Iterator[int]:
         """Rewrite the segment, if nobody appends to it; yields the bytes copied so far."""
         self._parts.log.release(self._found.segment)
-        old = Segment.adopt(self._path, self._end)
+        old = Segment.adopt(self._path, partial(trusted_end, self._index, self._path, self._found.segment))
         if old is None:
             self._report.busy += 1
             return
@@ -326,11 +327,6 @@ class _Rewriting:
         txn.delete(number_key(segment), db=self._index.ends)
         for key, _ in list(self._index.scan(txn, self._index.meta, HOLE + number_key(segment))):
             txn.delete(key, db=self._index.meta)
-
-    def _end(self) -> int | None:
-        with self._index.read() as txn:
-            row = txn.get(number_key(self._found.segment), db=self._index.ends)
-        return None if row is None else END.unpack(row)[0]
 
 
 def _row(record: Found, place: Place) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage.engine import Engine
-from storage.stores.log import END, failed_segments
+from storage.stores.log import failed_segments
+from storage.stores.tails import END
 
 
 @dataclass(frozen=True, slots=True)

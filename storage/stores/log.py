@@ -7,7 +7,6 @@ transaction. Bytes behind that end were never acknowledged. Thread-safe.
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,11 +14,11 @@ from functools import partial
 
 from storage.disk import files
 from storage.disk.index import Index, Txn, number_key
-from storage.disk.segments import FILE_SIZE, Record, Segment, SegmentKind, Segments
+from storage.disk.segments import Record, Segment, SegmentKind, Segments
 from storage.errors import StorageFailed, StorageFull
 from storage.model.records import Place
+from storage.stores.tails import END, trusted_end
 
-END = struct.Struct("<QQ")
 FAILED = b"failed/"
 """Before a segment's id, in the table `meta`: it could not be synced, and must not be promised again."""
 
@@ -158,18 +157,14 @@ class Log:
             ends = [(key, END.unpack(value)[0]) for key, value in self._index.scan(txn, self._index.ends, b"")]
         for key, _ in ends:
             segment = int.from_bytes(key, "big")
-            adopted = Segment.adopt(self._segments.path(segment, kind), partial(self._end, key))
+            path = self._segments.path(segment, kind)
+            adopted = Segment.adopt(path, partial(trusted_end, self._index, path, segment))
             if adopted is None:
                 continue
             if not adopted.full:
                 return adopted
             adopted.close()
         return None
-
-    def _end(self, key: bytes) -> int | None:
-        with self._index.read() as txn:
-            row = txn.get(key, db=self._index.ends)
-        return None if row is None else END.unpack(row)[0]
 
     def create(self, kind: SegmentKind) -> Segment:
         """A new segment that only the caller appends to; nobody knows it until its end stands in the index."""
@@ -227,28 +222,6 @@ def failed_segments(index: Index) -> list[int]:
     """The segments that could not be synced."""
     with index.read() as txn:
         return [int.from_bytes(key[len(FAILED) :], "big") for key, _ in index.scan(txn, index.meta, FAILED)]
-
-
-def cut_unacknowledged(index: Index, segments: Segments) -> None:
-    """Cut off, for good, what processes that died have written behind the acknowledged ends. The caller is alone.
-
-    Nobody was told of it, and a rebuild that comes later must not bring it up. A file without an end holds nothing else,
-    or is a journal that was settled and not yet deleted.
-    """
-    with index.read() as txn:
-        ends = {int.from_bytes(key, "big"): END.unpack(row)[0] for key, row in index.scan(txn, index.ends, b"")}
-    for number, path in segments.paths().items():
-        end = ends.get(number, FILE_SIZE)
-        if path.stat().st_size <= end and number in ends:
-            continue
-        segment = Segment.adopt(path, partial(int, end))
-        if segment is not None:
-            try:
-                segment.sync()
-                if number not in ends:
-                    files.remove(path)
-            finally:
-                segment.close()
 
 
 def renew_failed(index: Index, segments: Segments) -> None:

@@ -38,10 +38,10 @@ from storage.model.records import (
     decode_refs_record,
     decode_stage_record,
 )
-from storage.stores.log import END
 from storage.stores.objects import index_object, object_place, object_row
 from storage.stores.refs import BRANCH, BranchRef, apply_collection, apply_refs, commits_of
 from storage.stores.staging import STAGED_ID, LeafRow, Staging, apply_stage, drop_directory
+from storage.stores.tails import END
 from storage.tree.node import BadNode, Leaf, decode
 
 BATCH = 20_000

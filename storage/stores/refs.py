@@ -29,6 +29,7 @@ from storage.stores.staging import (
     put_directory,
     settle_rows,
 )
+from storage.stores.tails import COLLECTION
 from storage.tree.node import EMPTY
 
 BRANCH, TAG, HEAD, MERGE = "branch/", "tag/", "HEAD", "merge/"
@@ -36,8 +37,6 @@ KEY_MAX = 511
 """LMDB's keys are no longer."""
 _BRANCH_VALUE = struct.Struct("<32sQ")
 _PLACE = struct.Struct("<IQI")
-COLLECTION = b"collection"
-"""In the table `meta`: the place of the latest note of gc, the only one that counts."""
 
 
 @dataclass(frozen=True, slots=True)

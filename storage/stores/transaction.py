@@ -39,12 +39,13 @@ from storage.model.records import (
     encode_head,
 )
 from storage.stores.contents import chunks_of
-from storage.stores.log import END, Log
+from storage.stores.log import Log
 from storage.stores.merge_record import MergeState
 from storage.stores.merge_state import folded_state, read_state, require_no_merge, require_resolved
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, change_refs
 from storage.stores.staging import Row, StagedDirectory, Staging, settled_rows
+from storage.stores.tails import end_of
 from storage.tree import read
 from storage.tree.edit import edit
 from storage.tree.node import EMPTY
@@ -343,7 +344,7 @@ class Committer:
         for segment in self._settled():
             self._log.release(segment)
             path = self._segments.path(segment, SegmentKind.JOURNAL)
-            taken = Segment.adopt(path, partial(self._end, segment))
+            taken = Segment.adopt(path, partial(end_of, self._index, segment))
             if taken is None:
                 continue  # also if it was ours: somebody else may append to it by now
             try:
@@ -363,11 +364,6 @@ class Committer:
                 txn.delete(key, db=self._index.journals)
             txn.delete(number_key(segment), db=self._index.ends)
         files.remove(self._segments.path(segment, SegmentKind.JOURNAL))
-
-    def _end(self, segment: int) -> int | None:
-        with self._index.read() as txn:
-            row = txn.get(number_key(segment), db=self._index.ends)
-        return None if row is None else END.unpack(row)[0]
 
     def _settled(self) -> set[int]:
         with self._index.read() as txn:

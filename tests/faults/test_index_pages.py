@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from storage.disk.index import Index
+from storage.disk.segments import FILE_SIZE
 from storage.engine import Engine
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest
 from storage.model.samples import BytesSource
 from storage.snapshot import Snapshot
+from storage.stores.tails import END
 from storage.working import WorkingReader
 from tests.faults.processes import elsewhere
 
@@ -166,6 +169,25 @@ def test_a_rebuild_heals(filled, damage):
             changed += 1
             assert elsewhere(lambda: [rebuild(path).problems, everything(path)]) == [[], right], told
     assert changed > 0
+
+
+@pytest.mark.parametrize("end", [None, FILE_SIZE, 30_000], ids=["none", "at its beginning", "too early"])
+def test_nothing_is_cut_off_where_the_index_contradicts_itself(filled, end):
+    """The ends of segments are wrong, or lost: the index is made anew, and everything is right."""
+    path, _, _ = filled
+    right = everything(path)
+    index = Index(path / ".arborfs" / "index")
+    with index.write() as txn:
+        for key, _ in list(index.scan(txn, index.ends, b"")):
+            if end is None:
+                txn.delete(key, db=index.ends)
+            else:
+                txn.put(key, END.pack(end, end), db=index.ends)
+    index.close()
+    state = path / ".arborfs" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"checksum": ""}))
+    assert elsewhere(lambda: everything(path)) == right
+    assert elsewhere(lambda: verified(path)) == []
 
 
 def test_what_changes_what_is_seen_is_noticed(filled):
