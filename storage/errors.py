@@ -256,7 +256,7 @@ class Collected(Busy, RuntimeError):
         self.digest = digest
 
 
-class Corrupt(Damage, OSError):
+class Corrupt(Damage, OSError, RuntimeError):
     """Bytes read back are not the bytes that were stored."""
 
     def __init__(self, message: str, *, digest: str = "", where: str = "") -> None:

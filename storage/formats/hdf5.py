@@ -118,8 +118,8 @@ class Hdf5Format:
                 for name in chain.from_iterable(stale.values()):  # removed since the import
                     del file[name]
         except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, Unsupported):
-                raise
+            if isinstance(error, ArborError):
+                raise  # not the library's: damage, or what it was told to refuse
             raise Unsupported(f"{stored.name} has no {self.name} form: {error}") from error
 
 

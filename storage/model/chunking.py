@@ -142,6 +142,8 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
             raise Corrupt(f"a record says that it unpacks to {length} bytes, which none does")
         try:
             plain = _unpack_zstd(data, length) if codec == Codec.ZSTD else _unpack_blosc(data, length)
+        except Corrupt:
+            raise
         except (zstandard.ZstdError, RuntimeError, ValueError, SystemError, MemoryError) as error:
             raise Corrupt(f"a record cannot be unpacked: {error}") from error
     if len(plain) != length:

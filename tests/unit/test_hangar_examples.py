@@ -1,0 +1,210 @@
+"""The worked examples of the API's checklist, each under its number."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from storage import Repository
+from storage.disk.segments import RECORD_SIZE
+
+IMAGE = np.arange(784, dtype=np.uint8)
+
+
+@pytest.fixture
+def repo(repository):
+    with Repository(repository) as opened:
+        yield opened
+
+
+def test_hg_04_what_cannot_be_a_dataset_is_an_error(repo, capsys):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="a", prototype=IMAGE)
+        co.datasets.init_dataset(name="b", shape=(784,), dtype=np.uint8)
+        co.datasets.init_dataset(name="c", prototype=IMAGE, variable_shape=True)
+        assert capsys.readouterr().out.splitlines() == [
+            "Dataset prototype shape: (784,), dtype: uint8",
+            "Dataset provided shape: (784,), dtype: uint8",
+            "Dataset prototype shape: (784,), dtype: uint8 + variable_shape",
+        ]
+        for wrong in (
+            {"name": "a/../b", "prototype": IMAGE},
+            {"name": "d"},
+            {"name": "d", "shape": (784,)},
+            {"name": "d", "prototype": IMAGE, "variable_shape": True, "max_shape": (783,)},
+        ):
+            with pytest.raises(ValueError):
+                co.datasets.init_dataset(**wrong)
+        with pytest.raises(LookupError):
+            co.datasets.init_dataset(name="a", prototype=IMAGE)
+        assert list(co.datasets) == ["a", "b", "c"]
+
+
+def test_hg_05_a_dataset_is_a_dict(repo):
+    with repo.checkout(write=True) as co:
+        dataset = co.datasets.init_dataset(name="images", prototype=IMAGE)
+        for key in ("0", "1", "51"):
+            dataset[key] = IMAGE + int(key)
+        assert co.datasets.get("nothing") is None and dataset.get("nothing") is None
+        assert "images" in co.datasets and "0" in dataset and "hi" not in dataset
+        assert len(co.datasets) == 1 and len(dataset) == 3
+        assert list(dataset) == list(dataset.keys()) == ["0", "1", "51"]
+        assert [int(value[0]) for value in dataset.values()] == [0, 1, 51]
+        assert {key: int(value[0]) for key, value in dataset.items()} == {"0": 0, "1": 1, "51": 51}
+
+
+def test_hg_07_a_batch_of_several_datasets(repo):
+    with repo.checkout(write=True) as co:
+        images = co.datasets.init_dataset(name="images", prototype=IMAGE)
+        labels = co.datasets.init_dataset(name="labels", shape=(1,), dtype=np.int64)
+        with images, labels:
+            for number in range(500):
+                images[number] = IMAGE
+                labels[number] = np.array([number])
+        assert len(images) == len(labels) == 500 and labels["499"].tolist() == [499]
+
+
+def test_hg_08_metadata_are_texts_by_key_and_versioned(repo):
+    with repo.checkout(write=True) as co:
+        co.metadata["camera"] = "first"
+        first = co.commit("one")
+        co.metadata["camera"] = "second"
+        co.commit("two")
+        assert list(co.metadata.items()) == [("camera", "second")]
+        for key, value in (("a/b", "x"), ("", "x"), ("a", 5)):
+            with pytest.raises((ValueError, TypeError)):
+                co.metadata[key] = value
+    with repo.checkout(commit=first) as old:
+        assert old.metadata["camera"] == "first"
+
+
+def test_hg_09_a_commit_is_named_by_a_digest_and_leaves_the_checkout_open(repo):
+    with repo.checkout(write=True) as co:
+        with pytest.raises(RuntimeError, match="No changes made in staging area"):
+            co.commit("nothing")
+        co.datasets.init_dataset(name="images", prototype=IMAGE)["0"] = IMAGE
+        assert re.fullmatch("[0-9a-f]{64}", co.commit("hello world"))
+        co.datasets["images"]["1"] = IMAGE
+
+
+def test_hg_10_closing_gives_the_lock_back(repo):
+    co = repo.checkout(write=True)
+    assert repo.writer_lock_held
+    assert co.close() is True
+    assert not repo.writer_lock_held
+    assert repo.checkout(write=True).close() is True
+
+
+def test_hg_11_a_second_writer_is_refused(repo):
+    with (
+        repo.checkout(write=True),
+        pytest.raises(PermissionError, match="Only one instance of a writer checkout can be active at a time"),
+    ):
+        repo.checkout(write=True)
+
+
+WRITER = """
+import sys, time
+import numpy as np
+from storage import Repository
+
+co = Repository(sys.argv[1]).checkout(write=True)
+images = co.datasets.init_dataset(name="images", shape=(784,), dtype=np.uint8)
+images["committed"] = np.zeros(784, np.uint8)
+co.commit("before")
+images["staged"] = np.ones(784, np.uint8)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_hg_07e_a_writer_that_is_killed_leaves_everything_and_its_lock_heals(repo, repository):
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(repository)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert writer.stdout is not None
+        while writer.stdout.readline() != "ready\n":  # before it: what a notebook wants to see
+            assert writer.poll() is None
+        with pytest.raises(PermissionError):
+            repo.checkout(write=True)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.communicate()
+    with pytest.warns(UserWarning, match="taken over"):
+        co = repo.checkout(write=True)
+    assert list(co.datasets["images"]) == ["committed", "staged"]
+    assert co.diff.staged().diff.added.samples == (("images", "staged"),)
+    co.close()
+    with repo.checkout() as reader:
+        assert list(reader.datasets["images"]) == ["committed"]
+
+
+def test_hg_10e_two_branches_one_key(repo):
+    def write(branch, key, value):
+        with repo.checkout(write=True, branch=branch) as co:
+            co.datasets["images"][key] = np.full(784, value, np.uint8)
+            return co.commit(f"{key} on {branch}")
+
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="images", prototype=IMAGE)["0"] = IMAGE
+        co.commit("first")
+    repo.create_branch("testbranch")
+    ahead = write("testbranch", "1", 1)
+    assert repo.merge("fast forward", "main", "testbranch") == ahead, "no new commit"
+    ours = write("main", "7177", 7)
+    write("testbranch", "7177", 9)
+    found = repo.diff("main", "testbranch").conflict
+    assert found.conflict and found.t1.samples == (("images", "7177"),)
+    with pytest.raises(ValueError, match="ABORTED with conflict"):
+        repo.merge("both", "main", "testbranch")
+    with repo.checkout(branch="main") as co:
+        assert co.commit_hash == ours and co.datasets["images"]["7177"][0] == 7, "nothing changed"
+    write("testbranch", "7177", 7)
+    merged = repo.merge("both", "main", "testbranch")
+    assert merged not in (ours, ahead)
+    with repo.checkout(branch="main") as co:
+        assert list(co.datasets["images"]) == ["0", "1", "7177"]
+
+
+def test_hg_12e_a_flipped_byte_is_an_error_and_never_data(repo, repository):
+    """RuntimeError at the read, and from verify_repo_integrity."""
+    rng = np.random.default_rng(1)
+    large = rng.integers(0, 256, 1_000_000, np.uint8)
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="large", prototype=large)["0"] = large
+        co.commit("one")
+    assert repo.verify_repo_integrity()
+    repo.close()
+    (path,) = (repository / ".arborfs" / "segments").glob("*.log")
+    data = path.read_bytes()
+    at = data.index(large[500_000:500_064].tobytes())
+    assert at > RECORD_SIZE
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with Repository(repository) as again:
+        with again.checkout() as co, pytest.raises(RuntimeError, match="damaged"):
+            co.datasets["large"]["0"]
+        with pytest.raises(RuntimeError):
+            again.verify_repo_integrity()
+
+
+def test_hg_60_the_same_contents_are_stored_once(repo):
+    large = np.random.default_rng(2).integers(0, 256, 1_000_000, np.uint8)
+    with repo.checkout(write=True) as co:
+        one = co.datasets.init_dataset(name="one", prototype=large)
+        other = co.datasets.init_dataset(name="other", prototype=large)
+        one["0"] = large
+        co.flush()
+        before = repo.size_nbytes
+        for key in ("1", "2"):
+            one[key] = large
+            other[key] = large
+        co.commit("five times the same")
+        assert repo.size_nbytes - before < 200_000
