@@ -174,7 +174,7 @@ def _remove_unknown(parts: Parts, segment: int, path: Path, report: Compaction) 
             files.remove(path)
             report.removed += 1
             report.freed += size
-    except BlockingIOError:
+    except (BlockingIOError, Corrupt):  # being written, or so damaged that nobody can tell what was in it
         return
     finally:
         os.close(fd)

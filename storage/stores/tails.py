@@ -37,13 +37,13 @@ def trusted_end(index: Index, path: Path, segment: int) -> int | None:
 
 
 def is_acknowledged(index: Index, path: Path, start: int) -> bool:
-    """Whether the index leads to any record of a segment file from byte `start` on. Corrupt for what is no segment."""
+    """Whether the index leads to any record of a segment file from byte `start` on. Corrupt for what does not begin as one."""
     try:
         fd = files.open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        if os.fstat(fd).st_size <= start:
+        if os.fstat(fd).st_size <= max(start, FILE_SIZE):
             return False
         with index.read() as txn:
             records = walk(lambda at, length: os.pread(fd, length, at), path)
