@@ -96,6 +96,8 @@ def decode_row(data: bytes) -> Row:
         raise Corrupt("a staged row cannot be read: run `arborfs rebuild`")
     head = data[_HEAD_START:behind]
     if segment:
+        if length <= SHORT_VALUE or kind == Kind.STAGED:  # these stand in the row itself
+            raise Corrupt("a staged row is damaged: run `arborfs rebuild`")
         return Row(sequence, KINDS[kind], head, Place(segment, offset, length, check))
     value = data[behind:]
     if len(value) != length or checksum(value) != check:

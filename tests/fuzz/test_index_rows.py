@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from storage.disk.segments import Record, RecordKind, Segment
 from storage.engine import Engine
-from storage.errors import ArborError
+from storage.errors import ArborError, Corrupt
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.digest import blake
-from storage.model.records import Attributes, Commit, directory_entry, encode_commit
+from storage.model.records import HEAD, Attributes, Commit, Kind, directory_entry, encode_commit
 from storage.model.samples import BytesSource, make_schema
+from storage.stores.staging import ROW, decode_row
 from tests.conftest import ADA
 from tests.fuzz.mutations import ON_DISK, mutated
 
@@ -185,6 +186,12 @@ def test_changed_rows(template, memory, table):
         examined(path)
 
     examine()
+
+
+@pytest.mark.parametrize("kind, length", [(Kind.STAGED, 200), (Kind.FILE, 8)])
+def test_a_value_that_must_stand_in_the_row_and_does_not(kind, length):
+    with pytest.raises(Corrupt):
+        decode_row(ROW.pack(1, 7, 100, length, 0) + HEAD.pack(kind, 0, 0, 0, 0, 0))
 
 
 WORTHLESS = [b"", b"\xff", b"\xff" * 200]
