@@ -45,9 +45,12 @@ def is_acknowledged(index: Index, path: Path, start: int) -> bool:
     try:
         if os.fstat(fd).st_size <= max(start, FILE_SIZE):
             return False
+        number = int(path.stem, 16)  # the header of a copy under another name tells of another segment
         with index.read() as txn:
-            records = walk(lambda at, length: os.pread(fd, length, at), path)
-            return any(found.start >= start and _leads_to(index, txn, found) for found in records)
+            for found in walk(lambda at, length: os.pread(fd, length, at), path):
+                if found.place.segment == number and found.start >= start and _leads_to(index, txn, found):
+                    return True
+        return False
     finally:
         os.close(fd)
 
