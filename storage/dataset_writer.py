@@ -277,8 +277,10 @@ class DatasetDataWriter(DatasetDataReader):
         with self._lock:
             if not self._waiting:
                 return None
-            text = str(key) if type(key) is int else key
-            return self._waiting.get(text) if isinstance(text, str) else None
+            try:
+                return self._waiting.get(check_key(key))
+            except InvalidName:
+                return None
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
         self.flush()

@@ -14,6 +14,8 @@ CONTROL = b".arborfs"
 MAX_NAME = 255
 MAX_KEY = 240
 
+_TOO_LONG = 10**MAX_KEY
+
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 _SLASH, _NUL = 0x2F, 0x00
 
@@ -32,11 +34,13 @@ def check_name(name: bytes) -> bytes:
 
 
 def check_key(key: object) -> str:
-    """A sample's key as text: a str of at most 240 UTF-8 bytes without `/` and NUL, or a non-negative int.
+    """A sample's key as text: a str of at most 240 UTF-8 bytes without `/` and NUL, or a non-negative int of as many digits.
 
     An int is taken as its decimal digits. bool, float, the empty string, `.`, `..` and `.arborfs` raise InvalidName.
     """
     if type(key) is int and key >= 0:
+        if key >= _TOO_LONG:
+            raise InvalidName(f"An int of more than {MAX_KEY} digits is not suitable as a sample name.")
         return str(key)
     if not isinstance(key, str):
         raise InvalidName(f"Sample name `{key!r}` is not suitable: use a str or a non-negative int.")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from storage.engine import Engine
 from storage.errors import Closed, InvalidName, InvalidSample, SchemaMismatch
@@ -148,7 +150,7 @@ def test_hg_51_flat_datasets_append_and_update(co):
 
 def test_hg_52_keys_that_cannot_be_are_refused_and_ints_are_their_digits(co):
     text, nested = co.datasets.init_dataset("t", kind="str"), pairs(co)
-    for key in (True, False, -1, 1.0, None, "", ".", "..", "a/b", "a\0b", b"a", "a" * 241):
+    for key in (True, False, -1, 1.0, None, "", ".", "..", "a/b", "a\0b", b"a", "a" * 241, 10**240, 10**5000):
         with pytest.raises(InvalidName):
             text[key] = "x"
         with pytest.raises(InvalidName):
@@ -159,6 +161,38 @@ def test_hg_52_keys_that_cannot_be_are_refused_and_ints_are_their_digits(co):
     assert text["1"] == "one"
     assert co["pairs", "2", 3].tolist() == [1, 2]
     assert list(nested) == ["2"]
+    longest = 10**240 - 1
+    text[longest] = "digits"
+    assert text[str(longest)] == text.pop(longest) == "digits"
+
+
+def test_hg_52_what_waits_in_a_batch_is_found_by_the_same_keys(co):
+    text = co.datasets.init_dataset("t", kind="str")
+    with text:
+        text["-1"], text[7] = "minus one", "seven"
+        for key in (-1, True, 10**5000):
+            assert key not in text
+            with pytest.raises(InvalidName):
+                text[key]
+        assert (text["-1"], text["7"], text[7]) == ("minus one", "seven", "seven")
+
+
+@given(key=st.one_of(st.text(max_size=80), st.integers(-9, 10**9), st.booleans()), value=st.text(max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hg_52_any_key_is_refused_or_comes_back(repo, co, key, value):
+    text = co.datasets["t"] if "t" in co else co.datasets.init_dataset("t", kind="str")
+    try:
+        text[key] = value
+    except InvalidName:
+        assert key not in text
+        return
+    assert list(text) == [str(key)]
+    assert text[key] == text[str(key)] == value
+    commit = co.commit("m")
+    with repo.checkout(commit=commit) as reader:
+        assert dict(reader["t"].items()) == {str(key): value}
+    del text[key]
+    co.commit("without")
 
 
 @pytest.mark.parametrize(
