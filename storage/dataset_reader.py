@@ -9,13 +9,13 @@ from typing import Any, NoReturn, Self, overload
 import numpy as np
 
 from storage import notebook, reprs
-from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
+from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch, WrongType
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
 from storage.model.records import Attributes, Entry, Kind, Schema
 from storage.model.samples import ARRAYS, Array, array_from
 from storage.model.values import decode_value
-from storage.session import Session
+from storage.session import Reopen, Session
 from storage.stacking import Stacker
 
 Key = str | int
@@ -43,8 +43,7 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Path, commit and name. ReadOnly (a PermissionError) for those of a branch, which may change meanwhile."""
-        reopen, path, commit = self._session.address()
-        return reopen, (path, commit, self.name)
+        return picked, (self.name, *self._session.address())
 
     @property
     def name(self) -> str:
@@ -134,6 +133,10 @@ class DatasetDataReader(Mapping[str, Any]):
         if self._schema.kind not in ARRAYS:
             raise SchemaMismatch(
                 f"dataset {self.name!r} does not hold arrays: only those can be stacked", found=self.kind
+            )
+        if isinstance(keys, str):
+            raise WrongType(
+                f"the keys to stack are a list, not the text {keys[:64]!r}: a text would be taken letter by letter"
             )
         names = None if keys is None else [self._file_name(key) for key in keys]
         if self._schema.variable:
@@ -334,6 +337,11 @@ class _Items(ItemsView[str, Any]):
         return bool(np.array_equal(self._mapping[item[0]], item[1]))
 
 
+def picked(keys: str | tuple[str, ...], reopen: Reopen, path: str, commit: str) -> Any:
+    """A dataset of a commit, or a sample of a nested one: what a pickled one becomes."""
+    return reopen(path, commit)[keys]
+
+
 def dataset_name(path: Path) -> str:
     """A dataset's name from the path of its directory."""
     return b"/".join(path).decode("utf-8", "surrogateescape")
@@ -343,10 +351,4 @@ def dataset_path(name: object) -> Path:
     """The directory of a dataset called `name`; InvalidName unless each part can name a directory."""
     if not isinstance(name, str):
         raise InvalidName(f"Dataset name `{name!r}` is not suitable: use a str.")
-    path = []
-    for part in name.split("/"):
-        try:
-            path.append(check_key(part).encode())
-        except InvalidName as error:
-            raise InvalidName(f"Dataset name `{name[:256]}` is not suitable: {error}") from error
-    return tuple(path)
+    return tuple(check_key(part, "Dataset name").encode() for part in name.split("/"))

@@ -97,6 +97,10 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotYet(Usage, NotImplementedError, AttributeError):
+    """Something that this version of arborfs cannot do yet; `hasattr` says so, too."""
+
+
 class NotProvided(Usage, RuntimeError):
     """A plug-in does not do what it was asked for."""
 

@@ -47,8 +47,8 @@ LAYERS = [
     ["storage.planting"],
     ["storage.formats"],
     ["storage.importing", "storage.exporting", "storage.external"],
-    ["storage.checkout"],
     ["storage.reports"],
+    ["storage.checkout"],
     ["storage.repository"],
     ["storage.loaders", "storage.bulk"],
     ["storage"],  # the package itself names what users import

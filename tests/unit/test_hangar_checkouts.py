@@ -246,7 +246,7 @@ def test_widening_keeps_every_value(repo, co, nested):
     assert len(co._session.working_tree.status()) == (22 if nested else 1)
 
 
-def test_compression_is_that_of_the_dataset(co):
+def test_hg_61_compression_is_that_of_the_dataset(co):
     codecs: dict[str, set[Codec]] = {}
     long = np.tile(np.arange(100, dtype="i4"), 5000)
     for compression in ("", "none", "lz4", "zstd"):
@@ -287,6 +287,26 @@ def test_hg_56_readers_work_in_other_processes_and_threads(repo, co, start):
     for writing in (co["d"], co["p"], co["p", "s"]):
         with pytest.raises(PermissionError):
             pickle.dumps(writing)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_hg_56_checkouts_to_read_and_repositories_travel_too(repo, co, start):
+    filled(co)
+    commit = co.commit("m")
+    reader = repo.checkout()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(start)) as pool:
+        assert pool.submit(look_around, repo, reader).result() == (commit, ROWS[7].tolist(), ["main"])
+    co["d"]["7"] = ROWS[8]
+    co.commit("later")
+    assert (pickle.loads(pickle.dumps(reader))["d", "7"] == ROWS[7]).all(), "it stays at its commit"
+    reader.close()
+    for what in (co, repo.checkout(staged=True), reader):
+        with pytest.raises(PermissionError):
+            pickle.dumps(what)
+
+
+def look_around(repo, reader):
+    return reader.commit_hash, reader["d", "7"].tolist(), repo.list_branches()
 
 
 def test_what_is_dropped_frees_its_lock(repo):
