@@ -271,6 +271,10 @@ def _described(
             found = _shape(shape), np.dtype(dtype)
         except TypeError as error:
             raise Unsupported(f"{dtype!r} is not a dtype: {error}") from error
+    if found[1].itemsize == 0:
+        raise Unsupported(
+            f"dtype {found[1]} says not how long a value is: use one as '{found[1].char}10', or kind=\"str\""
+        )
     if math.prod(found[0]) == 0:
         raise Unsupported(f"shape {found[0]} holds nothing: every dimension must be at least 1")
     return found

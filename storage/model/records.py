@@ -298,6 +298,15 @@ def encode_commit(commit: Commit) -> bytes:
     Unsupported for what is no text.
     """
     assert isinstance(commit.root.value, bytes)
+    for text in (
+        commit.message,
+        commit.author.name,
+        commit.author.email,
+        *commit.metadata.keys(),
+        *commit.metadata.values(),
+    ):
+        if not isinstance(text, str):
+            raise Unsupported(f"a commit's message, author and metadata must be text, not {type(text).__name__}")
     record = _Commit(
         encode_head(commit.root),
         commit.root.value,

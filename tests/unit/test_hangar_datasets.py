@@ -57,6 +57,38 @@ def test_hg_40_keys_lead_to_datasets_samples_and_values(co):
         co["pairs", "s", "x", "more"]
 
 
+def test_hg_40_a_list_of_keys_gives_a_list(co):
+    flat = co.datasets.init_dataset("flat", prototype=TWO)
+    flat["a"], flat["b"] = TWO, TWO + 1
+    both = [("flat", "b"), ("flat", "a")]
+    for found in (co[both], co[tuple(both)], co.get(both), co.get(both, except_missing=True)):
+        assert [value.tolist() for value in found] == [[2, 3], [1, 2]]
+    assert co[["flat"]] == [flat] and co[[]] == []
+    with pytest.raises(KeyError):
+        co.get([*both, ("flat", "no")], except_missing=True)
+    with pytest.raises(KeyError):
+        co[[*both, ("flat", "no")]]
+
+
+def test_hg_40_the_log_of_what_is_checked_out(repo, co, capsys):
+    assert co.log() is None
+    assert capsys.readouterr().out == "No commits made\n"
+    co.datasets.init_dataset("t", kind="str")
+    first = co.commit("one")
+    co["t"]["a"] = "x"
+    second = co.commit("two")
+    capsys.readouterr()
+    co.log(show_time=False, show_user=False)
+    assert capsys.readouterr().out == f"* {second[:16]}: two\n* {first[:16]}: one\n"
+    assert co.log(return_contents=True) == repo.log(return_contents=True)
+    for reader in (repo.checkout(commit=first), repo.checkout(staged=True), co):
+        told = reader.log(return_contents=True)
+        assert told["head"] == reader.commit_hash and first in told["order"]
+        reader.close()
+        with pytest.raises(Closed):
+            reader.log()
+
+
 def test_hg_40_closed_checkouts_refuse_everything(repo):
     with repo.checkout(write=True) as co:
         flat, nested = co.datasets.init_dataset("flat", prototype=TWO), pairs(co)
@@ -93,6 +125,22 @@ def test_hg_41_kinds_and_what_cannot_be_one(co, capsys):
     with pytest.raises(LookupError):
         co.datasets.init_dataset("str", kind="json")
     assert list(co) == ["bytes", "json", "str"]
+
+
+def test_hg_41_a_dtype_without_a_length_is_refused(co):
+    for dtype in ("U", str, "S", bytes, "V"):
+        with pytest.raises(ValueError, match="says not how long"):
+            co.datasets.init_dataset("wrong", shape=(2,), dtype=dtype)
+    assert list(co) == []
+
+
+def test_hg_41_names_that_cannot_be_are_told_once(co):
+    for name in ("", "a//b", "a/..", ".arborfs", "x" * 241, "\ud800"):
+        with pytest.raises(InvalidName) as caught:
+            co.datasets.init_dataset(name, kind="str")
+        assert str(caught.value).count("is not suitable") == 1 and str(caught.value).startswith("Dataset name ")
+    with pytest.raises(InvalidName, match="Metadata key"):
+        co.metadata["a/b"] = "x"
 
 
 def test_hg_50_what_a_dataset_says_of_itself(co):
@@ -146,6 +194,25 @@ def test_hg_51_flat_datasets_append_and_update(co):
     del dataset["a"]
     with pytest.raises(KeyError):
         del dataset["a"]
+
+
+def test_hg_51_what_no_update_takes(co):
+    dataset = co.datasets.init_dataset("d", prototype=TWO)
+    rows = np.stack([TWO, TWO])
+    for keys, arrays, more in (
+        ("ab", [rows], {}),
+        (["a", "b"], [rows, rows], {}),
+        (["a", "b"], [rows], {"c": TWO}),
+        (["a"], [rows], {}),
+        (["a", "b"], [TWO.tolist()], {}),
+        (3, [], {}),
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            dataset.update(keys, *arrays, **more)
+        assert "_update_rows" not in str(caught.value)
+    with pytest.raises(TypeError, match="letter by letter"):
+        dataset.stack("ab")
+    assert len(dataset) == 0
 
 
 def test_hg_52_keys_that_cannot_be_are_refused_and_ints_are_their_digits(co):

@@ -94,6 +94,22 @@ def test_hg_09_a_commit_is_named_by_a_digest_and_leaves_the_checkout_open(repo):
         co.datasets["images"]["1"] = IMAGE
 
 
+def test_hg_09_what_is_no_text_is_no_message(repo):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="images", prototype=IMAGE)["0"] = IMAGE
+        for message in (3, None, b"bytes", ["list"]):
+            with pytest.raises(ValueError, match="must be text"):
+                co.commit(message)
+        for metadata in (3, "text", {"a": 1}, {1: "a"}, [("a", "b")]):
+            with pytest.raises(ValueError):
+                co.commit("m", metadata=metadata)
+        assert co.diff.status() == "DIRTY" and co.commit_hash == ""
+        co.commit("one")
+        with pytest.raises(ValueError):
+            co.amend(3)
+    assert repo.verify_repo_integrity()
+
+
 def test_hg_10_closing_gives_the_lock_back(repo):
     co = repo.checkout(write=True)
     assert repo.writer_lock_held
