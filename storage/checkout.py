@@ -243,12 +243,12 @@ class WriterCheckout(Checkout):
 
     def __init__(self, engine: Engine, branch: str, release: Callable[[], None], home: Home) -> None:
         self._branch = branch
-        tree = engine.working_tree(branch)
-        super().__init__(engine, Session(tree, home))
+        self._tree = engine.working_tree(branch)
+        super().__init__(engine, Session(self._tree, home))
         # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
         self._release = release
         self._dropped = when_dropped(self._session, release)
-        self._differ = WriterDiffer(engine, self._session, tree.standing)
+        self._differ = WriterDiffer(engine, self._session, self._tree.standing)
 
     @property
     def diff(self) -> WriterDiffer:

@@ -351,4 +351,5 @@ def dataset_path(name: object) -> Path:
     """The directory of a dataset called `name`; InvalidName unless each part can name a directory."""
     if not isinstance(name, str):
         raise InvalidName(f"Dataset name `{name!r}` is not suitable: use a str.")
-    return tuple(check_key(part, "Dataset name").encode() for part in name.split("/"))
+    what = f"Dataset name `{name[:256]}`: its part" if "/" in name else "Dataset name"
+    return tuple(check_key(part, what).encode() for part in name.split("/"))

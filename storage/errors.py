@@ -135,6 +135,14 @@ class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
 
 
+class Repeated(Exists):
+    """Two entries that come into one directory have the same name. `path` is theirs."""
+
+    def __init__(self, message: str, *, path: tuple[bytes, ...]) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class DatasetExists(Exists, LookupError):
     """There is already something of the dataset's name."""
 

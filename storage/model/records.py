@@ -45,7 +45,8 @@ KINDS = {int(kind): kind for kind in Kind}
 _DIRECTORY, _STAGED = Kind.DIRECTORY, Kind.STAGED
 
 
-_SUFFIXES = {"array": b".npy", "str": b".txt", "bytes": b"", "json": b".json"}
+ARRAY_SUFFIX = b".npy"
+_SUFFIXES = {"array": ARRAY_SUFFIX, "str": b".txt", "bytes": b"", "json": b".json"}
 _NESTED, _SAMPLE = "/nested", "/sample"
 KINDS_OF_DATASETS = frozenset(_SUFFIXES)
 """What the values of a dataset may be."""
