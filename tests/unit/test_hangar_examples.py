@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import storage
 from storage import Repository
 from storage.disk.segments import RECORD_SIZE
+from storage.errors import IntegrityFault
 
 IMAGE = np.arange(784, dtype=np.uint8)
 
@@ -129,6 +132,7 @@ def test_hg_11_a_second_writer_is_refused(repo):
 WRITER = """
 import sys, time
 import numpy as np
+import storage
 from storage import Repository
 
 co = Repository(sys.argv[1]).checkout(write=True)
@@ -209,6 +213,81 @@ def test_hg_12e_a_flipped_byte_is_an_error_and_never_data(repo, repository):
             co.datasets["large"]["0"]
         with pytest.raises(RuntimeError):
             again.verify_repo_integrity()
+
+
+FEW = np.random.default_rng(3).integers(0, 256, 1000, np.uint8)
+
+
+def flipped(repository, pattern, ending):
+    """Flip one bit where `pattern` stands, once, in the segments with that ending."""
+    (path,) = (p for p in (repository / ".arborfs" / "segments").glob(f"*.{ending}") if pattern in p.read_bytes())
+    data = path.read_bytes()
+    assert data.count(pattern) == 1
+    at = data.index(pattern)
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_hg_62_a_sample_in_a_leaf_is_checked_when_it_is_read(repo, repository):
+    with repo.checkout(write=True) as co:
+        few = co.datasets.init_dataset(name="few", prototype=FEW)
+        few["0"] = FEW
+        few["1"] = FEW + 1
+        co.commit("one")
+    repo.close()
+    flipped(repository, FEW[100:200].tobytes(), "log")
+    with Repository(repository) as again:
+        for read in (lambda d: d["0"], lambda d: d.stack(), lambda d: list(d.values()), lambda d: d[["0", "1"]]):
+            with again.checkout() as co, pytest.raises(RuntimeError, match="damaged"):
+                read(co.datasets["few"])
+        with pytest.raises(RuntimeError):
+            again.verify_repo_integrity()
+
+
+def test_hg_62_what_changes_between_two_reads_is_found_at_the_second(repo, repository):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="few", prototype=FEW)["0"] = FEW
+        co.commit("one")
+    with Repository(repository) as first, first.checkout() as co:
+        assert (co["few", "0"] == FEW).all()
+    flipped(repository, FEW[100:200].tobytes(), "log")
+    with Repository(repository) as second, second.checkout() as co, pytest.raises(RuntimeError, match="damaged"):
+        co["few", "0"]
+
+
+def test_hg_62_staged_samples_are_checked_too(repo, repository):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="few", prototype=FEW)["0"] = FEW
+    repo.close()
+    flipped(repository, FEW[100:200].tobytes(), "journal")
+    with Repository(repository) as again, again.checkout(write=True) as co:
+        with pytest.raises(RuntimeError):
+            co["few", "0"]
+        with pytest.raises(RuntimeError):
+            co.commit("damaged")
+
+
+def test_hg_63_the_folder_holds_what_the_format_says(repo, repository):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="few", prototype=FEW)["0"] = FEW
+        folder = repository / ".arborfs"
+        found = {path.name for path in folder.iterdir()}
+        assert {path.suffix for path in (folder / "segments").iterdir()} == {".log", ".journal"}
+    format_ = (Path(storage.__file__).parent / "FORMAT.md").read_text()
+    said = set(re.findall(r"^      ([a-z.]+)/?(?=[ N])", format_, re.MULTILINE))
+    assert found <= said and {"config.json", "segments", "index", "lock"} <= found
+
+
+def test_hg_64_a_commit_is_checked_when_it_is_checked_out(repo, repository):
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset(name="few", prototype=FEW)["0"] = FEW
+        co.commit("first line\n\nsecond line")
+    repo.close()
+    flipped(repository, b"second line", "log")
+    with Repository(repository) as again:
+        for use in (again.checkout, again.log, again.summary, again.verify_repo_integrity):
+            with pytest.raises(RuntimeError) as caught:
+                use()
+            assert isinstance(caught.value, IntegrityFault if use == again.verify_repo_integrity else OSError)
 
 
 def test_hg_60_the_same_contents_are_stored_once(repo):
