@@ -90,8 +90,9 @@ class NestedDatasetReader(DatasetDataReader):
         return sum(1 for _ in self._rows())
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
+        inner = self._schema.inner
         for name, entry in self._session.tree.entries(self._path):
-            if entry.is_directory and entry.schema == self._schema.inner:
+            if entry.is_directory and inner.is_like(entry.schema):
                 yield name, entry
 
     def _find(self, name: bytes) -> Entry | None:
@@ -100,10 +101,11 @@ class NestedDatasetReader(DatasetDataReader):
         except NotFound:
             self._session.tree.schema_of(self._path)  # NotFound where the dataset itself is gone
             return None
-        return entry if entry.is_directory and entry.schema == self._schema.inner else None
+        return entry if entry.is_directory and self._schema.inner.is_like(entry.schema) else None
 
     def _value_at(self, name: bytes, entry: Entry) -> SubsampleReader:
-        return self._accessor(self._session, (*self._path, name), self._schema.inner)
+        assert entry.schema is not None
+        return self._accessor(self._session, (*self._path, name), entry.schema)
 
 
 class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):

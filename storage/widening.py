@@ -74,7 +74,7 @@ def _edits(tree: WorkingTree, directory: Entry, old: Schema, new: Schema) -> Ite
         entry = decode_entry(head, value)
         if entry.kind is Kind.SAMPLE:
             entry = _converted(tree, entry, old, new)
-        elif old.nested and entry.is_directory and entry.schema == old.inner:
+        elif old.nested and entry.is_directory and old.inner.is_like(entry.schema):
             entry = _widened(tree, entry, old.inner, new.inner)
         else:
             continue

@@ -90,6 +90,12 @@ class Schema(msgspec.Struct, frozen=True, array_like=True):
         """The schema of each sample of a nested dataset."""
         return replace(self, kind=self.holds + _SAMPLE)
 
+    def is_like(self, other: Schema | None) -> bool:
+        """Whether the samples of both look the same. Datasets made alike on two branches can be merged: they differ in `uuid`
+        and may differ in `compression`, as may the samples of a nested dataset that came from both.
+        """
+        return other is not None and (self.kind, self.hash) == (other.kind, other.hash)
+
     @property
     def suffix(self) -> bytes:
         """The ending of a sample's file name; of a nested dataset, one that no name has: no file in it is a sample."""

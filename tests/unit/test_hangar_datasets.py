@@ -384,6 +384,37 @@ def test_hg_74_nested_samples_merge_value_by_value(repo, co):
     assert list(nested["s"]) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("compression", ["", "zstd"])
+def test_hg_74_nested_datasets_that_both_sides_made_alike_become_one(repo, co, compression):
+    co.metadata["some"] = "thing"
+    co.commit("base")
+    repo.create_branch("other")
+    with repo.checkout(write=True, branch="other") as other:
+        theirs = pairs(other, compression=compression)
+        theirs["t"], theirs["both"] = {"x": TWO}, {"there": TWO}
+        other.commit("theirs")
+    ours = pairs(co)
+    ours["s"], ours["both"] = {"x": TWO + 1}, {"here": TWO}
+    co.commit("ours")
+    co.merge("both", "other")
+    merged = co["pairs"]
+    assert {key: sorted(sample) for key, sample in merged.items()} == {
+        "both": ["here", "there"],
+        "s": ["x"],
+        "t": ["x"],
+    }
+    for key in merged:  # what came from either side can be changed like any other
+        merged[key] = {"more": TWO}
+        merged[key]["x"] = TWO
+    assert merged.num_subsamples == 8
+    del merged["t"]["x"]
+    assert merged.pop("t")["more"].tolist() == [1, 2]
+    wide = co.datasets.widen("pairs", dtype="i8")
+    assert {key: sample["x"].dtype.str for key, sample in wide.items()} == {"both": "<i8", "s": "<i8"}
+    co.commit("wide")
+    assert repo.verify_repo_integrity()
+
+
 def test_files_in_the_tree_are_checked_by_kind(co):
     tree = co._session.working_tree
     for kind in ("str", "json", "bytes"):
