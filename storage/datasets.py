@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import DTypeLike
 
 from storage import notebook, reprs
@@ -61,10 +62,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """
         tree = self._session.working_tree
         path = dataset_path(name)
-        if compression not in COMPRESSIONS:
-            raise Unsupported(
-                f"there is no compression {compression!r}: use one of {', '.join(filter(None, COMPRESSIONS))}"
-            )
+        _require_compression(compression)
         if kind not in KINDS_OF_DATASETS:
             raise Unsupported(
                 f"there is no kind {kind!r} of dataset: use one of {', '.join(sorted(KINDS_OF_DATASETS))}"
@@ -143,6 +141,19 @@ class Datasets(Mapping[str, DatasetDataReader]):
             schema, None if dtype is None else np.dtype(dtype), None if max_shape is None else _shape(max_shape)
         )
         widen(tree, dataset_path(name), schema, wider)
+        return self[name]
+
+    def recompress(self, name: str, compression: str) -> DatasetDataReader:
+        """Let values above 4 kB be compressed otherwise from now on, as `init_dataset` says, and return the dataset.
+
+        One row is staged; values that are there stay as they are. KeyError where there is no dataset, ValueError for no such compression.
+        """
+        tree, schema = self._session.working_tree, self._schema(name)
+        if schema is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        _require_compression(compression)
+        self._session.flush()
+        widen(tree, dataset_path(name), schema, replace(schema, compression=compression))
         return self[name]
 
     def __contains__(self, name: object) -> bool:
@@ -248,6 +259,14 @@ def dataset_paths(tree: Snapshot | WorkingReader) -> Iterator[tuple[Path, Schema
             yield path, schema
         below = [((*path, name), nested) for name, nested in directories(tree, path)]
         waiting += reversed(below)
+
+
+def _require_compression(compression: object) -> None:
+    if compression not in COMPRESSIONS:
+        known = ", ".join(filter(None, COMPRESSIONS))
+        raise Unsupported(
+            f"there is no compression {compression!r}: use one of {known}, or '' for what fits the values"
+        )
 
 
 def _described(

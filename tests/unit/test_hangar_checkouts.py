@@ -246,22 +246,60 @@ def test_widening_keeps_every_value(repo, co, nested):
     assert len(co._session.working_tree.status()) == (22 if nested else 1)
 
 
+def codecs_of(co, *path):
+    """How the chunks of a value are packed."""
+    tree = co._session.working_tree
+    entry = tree.entry(path)
+    assert entry.flags & CHUNKED
+    chunks = [entry.value[at : at + 32] for at in range(0, len(entry.value), 36)]
+    with tree._p.index.read() as txn:
+        rows = [txn.get(chunk, db=tree._p.index.objects) for chunk in chunks]
+    return {Codec(object_place(row)[2]) for row in rows}
+
+
+LONG = np.tile(np.arange(100, dtype="i4"), 5000)
+
+
 def test_hg_61_compression_is_that_of_the_dataset(co):
     codecs: dict[str, set[Codec]] = {}
-    long = np.tile(np.arange(100, dtype="i4"), 5000)
     for compression in ("", "none", "lz4", "zstd"):
-        dataset = co.datasets.init_dataset(f"d{compression}", prototype=long, compression=compression)
-        dataset["k"] = long + len(codecs)
-        assert (dataset["k"] == long + len(codecs)).all()
+        dataset = co.datasets.init_dataset(f"d{compression}", prototype=LONG, compression=compression)
+        dataset["k"] = LONG + len(codecs)
+        assert (dataset["k"] == LONG + len(codecs)).all()
         assert dataset.compression == compression
-        tree = co._session.working_tree
-        entry = tree.entry((f"d{compression}".encode(), b"k.npy"))
-        assert entry.flags & CHUNKED
-        chunks = [entry.value[at : at + 32] for at in range(0, len(entry.value), 36)]
-        with tree._p.index.read() as txn:
-            rows = [txn.get(chunk, db=tree._p.index.objects) for chunk in chunks]
-        codecs[compression] = {Codec(object_place(row)[2]) for row in rows}
+        codecs[compression] = codecs_of(co, f"d{compression}".encode(), b"k.npy")
     assert codecs == {"": {Codec.BLOSC}, "none": {Codec.RAW}, "lz4": {Codec.BLOSC}, "zstd": {Codec.ZSTD}}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_hg_51_compression_can_be_changed_for_what_is_to_come(repo, co, nested):
+    def put(key, array):
+        co["d"][key] = {"x": array} if nested else array
+
+    def codec(key):
+        return codecs_of(co, b"d", *((key.encode(), b"x.npy") if nested else (f"{key}.npy".encode(),)))
+
+    dataset = co.datasets.init_dataset("d", prototype=LONG, compression="none", contains_subsamples=nested)
+    put("old", LONG)
+    co.commit("one")
+    uuid = dataset.schema.uuid
+    changed = co.datasets.recompress("d", "zstd")
+    assert (changed.compression, changed.schema.uuid, changed.schema.hash) == ("zstd", uuid, dataset.schema.hash)
+    put("new", LONG + 1)
+    assert (codec("old"), codec("new")) == ({Codec.RAW}, {Codec.ZSTD})
+    if nested:
+        co["d", "old"]["y"] = LONG + 2
+        assert codecs_of(co, b"d", b"old", b"y.npy") == {Codec.ZSTD}
+    co.commit("two")
+    with repo.checkout() as reader:
+        found = reader["d", "old", "x"] if nested else reader["d", "old"]
+        assert (found == LONG).all() and list(reader["d"]) == ["new", "old"]
+    for name, compression, error in (("d", "gzip", ValueError), ("d", None, ValueError), ("no", "zstd", KeyError)):
+        with pytest.raises(error):
+            co.datasets.recompress(name, compression)
+    with pytest.raises(PermissionError):
+        repo.checkout().datasets.recompress("d", "zstd")
+    assert co.diff.status() == "CLEAN"
 
 
 def look(dataset, keys):
