@@ -146,7 +146,8 @@ class Datasets(Mapping[str, DatasetDataReader]):
     def recompress(self, name: str, compression: str) -> DatasetDataReader:
         """Let values above 4 kB be compressed otherwise from now on, as `init_dataset` says, and return the dataset.
 
-        One row is staged; values that are there stay as they are. KeyError where there is no dataset, ValueError for no such compression.
+        One row is staged; values that are there stay as they are. KeyError where there is no dataset,
+        ValueError for no such compression.
         """
         tree, schema = self._session.working_tree, self._schema(name)
         if schema is None:

@@ -145,6 +145,72 @@ time.sleep(60)
 """
 
 
+def test_hg_01e_another_process_sees_what_was_made(tmp_path, capsys):
+    with pytest.warns(UserWarning, match="init"):
+        repo = Repository(path=tmp_path)
+    made = repo.init("Rick Izzo", "foo@email.com")
+    assert made == str(tmp_path / ".arborfs") and made in capsys.readouterr().out
+    script = "import sys; from storage import Repository; print(Repository(sys.argv[1]).initialized)"
+    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+    repo.close()
+
+
+def test_hg_02e_03e_04e_06e_09e_the_tutorial_from_beginning_to_end(repo, capsys):
+    co = repo.checkout(write=True)
+    assert repr(co) == "Arborfs WriterCheckout\n    Writer       : True\n    Base Branch  : main"
+    assert repr(co.datasets) == "Arborfs Datasets\n    Writeable: True\n    Dataset Names:\n        -"
+    assert repr(co.metadata) == "Arborfs Metadata\n    Number of Keys : 0\n    Access Mode    : a"
+    images = co.datasets.init_dataset(name="mnist_training_images", prototype=IMAGE)
+    assert capsys.readouterr().out == "Dataset prototype shape: (784,), dtype: uint8\n"
+    assert repr(images).splitlines()[-1].split() == ["Num", "Samples", ":", "0"]
+    images["0"] = IMAGE
+    assert images.add(data=IMAGE + 1, name="1") == "1"
+    images["51"] = IMAGE + 51
+    assert len(images) == 3 and "hi" not in images and "0" in images
+    assert (images["0"] == IMAGE).all() and images["0"].dtype == np.uint8
+    assert images["0"].reshape(28, 28).shape == (28, 28)
+    assert [len(list(loop)) for loop in (images.keys(), images.values(), images.items())] == [3, 3, 3]
+    commit = co.commit("hello world, this is my first hangar commit")
+    assert re.fullmatch("[0-9a-f]{64}", commit)
+    assert co.close() is True
+    assert repo.checkout(write=True).close() is True
+    capsys.readouterr()
+    repo.log()
+    assert re.fullmatch(
+        r"\* [0-9a-f]+ \(\d\d[A-Z][a-z]{2}\d{4} \d\d:\d\d:\d\d\) \(Ada Lovelace\): hello world, this is .*\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_hg_05e_08e_fifty_thousand_images_and_labels(repo, capsys):
+    count = 50_000
+    images = np.random.default_rng(4).integers(
+        0, 256, (count, 784), np.uint8
+    )  # nothing to compress: the worst there is
+    labels = np.arange(count).reshape(count, 1) % 10
+    with repo.checkout(write=True) as co:
+        first = co.datasets.init_dataset(name="train_images", prototype=images[0])
+        second = co.datasets.init_dataset(name="train_labels", prototype=labels[0])
+        with first, second:
+            for number in range(count):
+                first[str(number)] = images[number]
+                second[str(number)] = labels[number]
+        co.commit("fifty thousand")
+    with repo.checkout() as reader:
+        order = [int(key) for key in reader["train_images"]]
+        assert sorted(order) == list(range(count))
+        assert (reader["train_images"].stack() == images[order]).all()
+        assert (reader["train_labels"].stack() == labels[order]).all()
+    capsys.readouterr()
+    repo.summary()
+    told = capsys.readouterr().out
+    assert told.count("Num Arrays: 50000") == 2
+    for said in ("schema_dtype: 2", "schema_dtype: 7", "schema_max_shape: [784]", "schema_max_shape: [1]"):
+        assert said in told
+    assert repo.size_nbytes < 46_130_000
+
+
 def test_hg_07e_a_writer_that_is_killed_leaves_everything_and_its_lock_heals(repo, repository):
     writer = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(repository)], stdout=subprocess.PIPE, text=True
