@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import lmdb
 import msgspec
 
-from storage.errors import Corrupt, StorageFailed, StorageFull
+from storage.errors import Closed, Corrupt, StorageFailed, StorageFull
 
 Table = Any
 
@@ -98,6 +98,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._closed = False
         self._open()
 
     def _open(self) -> None:
@@ -132,10 +133,7 @@ class Index:
         except (lmdb.Error, *UNREADABLE) as error:
             if "No space left" in str(error):
                 raise StorageFull(f"the index cannot be written: {error}") from error
-            raise Corrupt(
-                f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self.folder),
-            ) from error
+            raise self.trouble("changed", error) from error
 
     def sync(self) -> None:
         """Make the index itself survive power loss; needed only before it is marked clean. StorageFailed."""
@@ -144,8 +142,18 @@ class Index:
         except lmdb.Error as error:
             raise StorageFailed(f"the index cannot be synced to disk: {error}") from error
 
+    def trouble(self, what: str, error: Exception) -> Closed | Corrupt:
+        """What it means that the index cannot be read or changed: another thread has closed it, or it is damaged."""
+        if self._closed:
+            return Closed("The repository has been closed by another thread in the middle of this call.")
+        return Corrupt(
+            f"the index cannot be {what}: {error}; close the repository everywhere and run `arborfs rebuild`",
+            where=str(self.folder),
+        )
+
     def close(self) -> None:
-        """Let go of the environment."""
+        """Let go of the environment. What other threads do with it then raises Closed."""
+        self._closed = True
         if self._pid == os.getpid():
             _give_back(self._key)
 
@@ -202,16 +210,16 @@ class _Snapshot:
     def __enter__(self) -> Txn:
         index = self._index
         environment = index._env if index._pid == os.getpid() else index.environment()
-        self._txn = environment.begin()
+        try:
+            self._txn = environment.begin()
+        except lmdb.Error as error:
+            raise index.trouble("read", error) from error
         return cast(Txn, self._txn)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._txn.abort()
         if isinstance(error, (lmdb.Error, *UNREADABLE)):
-            raise Corrupt(
-                f"the index cannot be read: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self._index.folder),
-            ) from error
+            raise self._index.trouble("read", error) from error
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.

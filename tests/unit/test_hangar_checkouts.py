@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.errors import Conflict, DatasetExists, SchemaMismatch, WriterLockHeld
+from storage.engine import Engine
+from storage.errors import Closed, Conflict, DatasetExists, SchemaMismatch, WriterLockHeld
 from storage.filling import LEAST
 from storage.model.chunking import Codec
 from storage.model.records import CHUNKED
@@ -397,3 +398,22 @@ def test_a_repository_that_is_dropped_with_its_writer_is_closed_behind_it(reposi
         with Repository(repository) as repo:
             wait_until(lambda repo=repo: not repo.writer_lock_held, what="the lock of a checkout that was dropped")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_repository_that_is_closed_in_the_middle_of_a_call_says_so(repository):
+    """As by another thread: it is the index that everything stands on, which is no longer there."""
+    engine = Engine.open(repository)
+    index = engine._index
+
+    def closed_between():
+        with index.read() as txn:
+            engine.close()
+            return txn.get(b"k", db=index.meta)
+
+    with pytest.raises(Closed, match="another thread"):
+        closed_between()
+    for use in (index.read, index.write):
+        with pytest.raises(Closed, match="another thread"), use():
+            pass
+    with Repository(repository) as again:
+        assert again.verify_repo_integrity()
