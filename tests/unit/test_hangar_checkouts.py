@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -342,6 +343,21 @@ def test_hg_56_checkouts_to_read_and_repositories_travel_too(repo, co, start):
     for what in (co, repo.checkout(staged=True), reader):
         with pytest.raises(PermissionError):
             pickle.dumps(what)
+
+
+@pytest.mark.parametrize("end", ["checkout", "repository"])
+def test_hg_10_a_forked_process_that_closes_leaves_the_lock_where_it_is(repo, co, end):
+    dataset = filled(co)
+    closing = co.close if end == "checkout" else repo.close
+    child = multiprocessing.get_context("fork").Process(target=closing)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    with pytest.raises(WriterLockHeld, match=rf"'main' is written by process {os.getpid()}\b"):
+        repo.checkout(write=True)
+    dataset["after"] = ROWS[0]
+    co.commit("m")
+    assert co.close() and not repo.writer_lock_held
 
 
 def look_around(repo, reader):
