@@ -131,9 +131,12 @@ class DatasetDataReader(Mapping[str, Any]):
         SchemaMismatch (a ValueError) unless all are arrays of one shape.
         """
         if self._schema.kind not in ARRAYS:
-            raise SchemaMismatch(
-                f"dataset {self.name!r} does not hold arrays: only those can be stacked", found=self.kind
+            what = (
+                "nested: stack the values of one sample"
+                if self._schema.nested
+                else f"of {self.kind}, and not of arrays"
             )
+            raise SchemaMismatch(f"dataset {self.name!r} cannot be stacked: it is {what}", found=self._schema.kind)
         if isinstance(keys, str):
             raise WrongType(
                 f"the keys to stack are a list, not the text {keys[:64]!r}: a text would be taken letter by letter"

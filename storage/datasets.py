@@ -256,10 +256,13 @@ def dataset_paths(tree: Snapshot | WorkingReader) -> Iterator[tuple[Path, Schema
     waiting: list[tuple[Path, Schema | None]] = [((), None)]
     while waiting:
         path, schema = waiting.pop()
+        try:
+            # Before it is handed out: whoever gets it may remove it.
+            waiting += reversed([((*path, name), nested) for name, nested in directories(tree, path)])
+        except (NotFound, NotADirectory):
+            continue  # removed since its name was read
         if schema is not None:
             yield path, schema
-        below = [((*path, name), nested) for name, nested in directories(tree, path)]
-        waiting += reversed(below)
 
 
 def _require_compression(compression: object) -> None:

@@ -492,6 +492,20 @@ def test_hg_44_datasets_are_a_dict_that_can_lose_some(co):
         nested["s"]
 
 
+def test_hg_44_datasets_can_be_removed_while_they_are_listed(co):
+    for name in ("a", "a/inner", "b", "c/d/e"):
+        co.datasets.init_dataset(name, kind="str")
+    for name in co.datasets:
+        del co.datasets[name]
+    assert list(co.datasets) == []
+    for name in ("a", "b", "c"):
+        co.datasets.init_dataset(name, kind="str")
+    names = iter(co.datasets)
+    assert next(names) == "a"
+    del co.datasets["b"]
+    assert list(names) == ["c"]
+
+
 def test_hg_29_kinds_and_nested_samples_are_verified_and_rebuilt(repository):
     with Repository(repository) as repo, repo.checkout(write=True) as co:
         for kind, value in (("str", "ä" * 3000), ("bytes", b"\0" * 90_000), ("json", ["a" * 5000])):
