@@ -11,7 +11,7 @@ import numpy as np
 from storage import notebook, reprs
 from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch, WrongType
 from storage.model.dtypes import dtype_of
-from storage.model.names import Path, check_key
+from storage.model.names import Path, check_key, check_name
 from storage.model.records import Attributes, Entry, Kind, Schema
 from storage.model.samples import ARRAYS, Array, array_from
 from storage.model.values import decode_value
@@ -350,8 +350,20 @@ def dataset_name(path: Path) -> str:
     return b"/".join(path).decode("utf-8", "surrogateescape")
 
 
+def known_path(name: object) -> Path:
+    """The directory of a dataset that may be there; InvalidName for what cannot be a path.
+
+    Allows more than `dataset_path`: a mount may have given it a longer name, or other bytes.
+    """
+    try:
+        path = name.encode("utf-8", "surrogateescape").split(b"/") if isinstance(name, str) else []
+        return tuple(map(check_name, path)) or dataset_path(name)
+    except UnicodeEncodeError:
+        return dataset_path(name)
+
+
 def dataset_path(name: object) -> Path:
-    """The directory of a dataset called `name`; InvalidName unless each part can name a directory."""
+    """The directory of a new dataset called `name`; InvalidName unless each part can name a directory."""
     if not isinstance(name, str):
         raise InvalidName(f"Dataset name `{name!r}` is not suitable: use a str.")
     what = f"Dataset name `{name[:256]}`: its part" if "/" in name else "Dataset name"

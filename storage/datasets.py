@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from numpy.typing import DTypeLike
 
 from storage import notebook, reprs
-from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
+from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path, known_path
 from storage.dataset_writer import DatasetDataWriter
 from storage.errors import DatasetExists, Exists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
 from storage.model.chunking import COMPRESSIONS
@@ -99,7 +99,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         known = self._known.get(name)
         if known is None or known.schema != schema:
             # One object for each dataset: a batch begun on one is seen by whoever asks for the dataset again.
-            known = self._known[name] = self._accessor(schema)(self._session, dataset_path(name), schema)
+            known = self._known[name] = self._accessor(schema)(self._session, known_path(name), schema)
         return known
 
     def _accessor(self, schema: Schema) -> type[DatasetDataReader]:
@@ -113,7 +113,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         KeyError where there is none; LookupError: the new name is taken; ValueError for what cannot be a name.
         """
         tree = self._session.working_tree
-        path, target = dataset_path(name), dataset_path(new)
+        path, target = known_path(name), dataset_path(new)
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
         self._session.flush()
@@ -140,7 +140,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         wider = wider_schema(
             schema, None if dtype is None else np.dtype(dtype), None if max_shape is None else _shape(max_shape)
         )
-        widen(tree, dataset_path(name), schema, wider)
+        widen(tree, known_path(name), schema, wider)
         return self[name]
 
     def recompress(self, name: str, compression: str) -> DatasetDataReader:
@@ -154,7 +154,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
             raise NotFound(f"there is no dataset {name!r}")
         _require_compression(compression)
         self._session.flush()
-        widen(tree, dataset_path(name), schema, replace(schema, compression=compression))
+        widen(tree, known_path(name), schema, replace(schema, compression=compression))
         return self[name]
 
     def __contains__(self, name: object) -> bool:
@@ -201,7 +201,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
         self._session.flush()
-        path = dataset_path(name)
+        path = known_path(name)
         nested = {below for below, _ in directories(tree, path)}
         if nested:
             tree.remove_many(path, [found for found, _ in tree.entries(path) if found not in nested])
@@ -233,7 +233,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def _schema(self, name: object) -> Schema | None:
         try:
-            schema = self._session.tree.schema_of(dataset_path(name))
+            schema = self._session.tree.schema_of(known_path(name))
             return None if schema is None or schema.is_sample else schema
         except (NotFound, NotADirectory, InvalidName):
             self._session.require_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -490,6 +491,25 @@ def test_hg_44_datasets_are_a_dict_that_can_lose_some(co):
     assert list(co.datasets) == []
     with pytest.raises(KeyError):
         nested["s"]
+
+
+@pytest.mark.parametrize("given", [b"im\xff", b"x" * 255, b"above/" + b"\xfe" * 250])
+def test_hg_44_names_that_a_mount_gave_are_names_here(repo, co, given):
+    tree = co._session.working_tree
+    co.datasets.init_dataset("images", prototype=TWO)["0"] = TWO
+    tree.make_directory((b"above",))
+    tree.rename((b"images",), tuple(given.split(b"/")))
+    (name,) = co.datasets
+    assert name in co.datasets and dict(co.items())[name]["0"].tolist() == [1, 2]
+    co[name]["1"] = TWO
+    co.commit("m")
+    with repo.checkout() as reader:
+        assert reader[name, "1"].tolist() == pickle.loads(pickle.dumps(reader[name]))["1"].tolist() == [1, 2]
+    assert co.datasets.widen(name, dtype="i8")["1"].dtype == np.int64
+    for wrong in (name + "x", name[:-1], "/", f"{name}/..", "\ud800", "a\0b", 3, None):
+        assert wrong not in co.datasets
+    renamed = co.datasets.rename(name, "images")
+    assert list(renamed) == ["0", "1"] and co.datasets.remove_dset("images") == "images"
 
 
 def test_hg_44_datasets_can_be_removed_while_they_are_listed(co):
