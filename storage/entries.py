@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from storage.disk.index import GENERATION, number_key
+from storage.disk.index import number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
     Corrupt,
@@ -43,7 +43,7 @@ from storage.stores.contents import (
 )
 from storage.stores.staging import STAGED_ID, Where
 from storage.tree.node import EMPTY
-from storage.working import WorkingReader, staged_id
+from storage.working import Known, WorkingReader, staged_id
 
 
 class EntryWriter(WorkingReader):
@@ -53,16 +53,17 @@ class EntryWriter(WorkingReader):
     def _change(self) -> Iterator[Change]:
         p = self._p
         with p.log.change(SegmentKind.JOURNAL) as txn:
-            before = txn.get(GENERATION, db=p.index.meta)
-            seen, known = self._known
-            change = Change(
-                p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch, known if seen == before else {}
-            )
+            known = self._now_known(txn)
+            change = Change(p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch, known.places)
             yield change
             generation = change.write(p.origin)
-        seen, known = self._known
-        if seen == before and not change.structural:
-            self._known = (number_key(generation), known)
+        if not change.structural:
+            self._still_known(known, generation)
+
+    def _still_known(self, known: Known, generation: int) -> None:
+        """What was known before a change that made no directory, moved none and removed none holds after it."""
+        if self._known is known:
+            self._known = Known(number_key(generation), known.places, known.merging)
 
     def storing(self) -> AbstractContextManager[None]:
         """While it is entered gc leaves alone what is stored, or found stored, and only named in the end."""

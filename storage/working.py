@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from storage.disk.index import GENERATION, Index, Txn
@@ -77,6 +78,15 @@ _SAMPLE = int(Kind.SAMPLE)
 _DIRECTORIES = (int(Kind.DIRECTORY), int(Kind.STAGED))
 
 
+class Known(msgspec.Struct):
+    """What a tree has found out about its branch, which holds as long as nobody changes anything: as of that generation."""
+
+    generation: bytes | None
+    places: dict[Path, Where]
+    merging: bool | None = None
+    """Whether a merge is under way; None where nobody has asked yet."""
+
+
 class _Survey(NamedTuple):
     """What a directory holds: how many samples, and which directories."""
 
@@ -90,7 +100,7 @@ class WorkingReader:
     def __init__(self, parts: Parts, branch: str) -> None:
         self.branch = branch
         self._p = parts
-        self._known: tuple[bytes | None, dict[Path, Where]] = (b"", {})
+        self._known = Known(b"", {})
         self._surveys: tuple[bytes | None, dict[Path, _Survey]] = (b"", {})
 
     def entry(self, path: Path) -> Entry:
@@ -232,18 +242,24 @@ class WorkingReader:
         return replace(entry, mtime=known.mtime or entry.mtime)
 
     def _where(self, txn: Txn, path: Path) -> Where:
-        generation = txn.get(GENERATION, db=self._p.index.meta)
-        seen, known = self._known
-        if seen != generation:
-            known = {}
-            self._known = (generation, known)
-        where = known.get(path)
+        return self._placed(txn, path, self._now_known(txn))
+
+    def _placed(self, txn: Txn, path: Path, known: Known) -> Where:
+        where = known.places.get(path)
         if where is None:
-            where = self._resolve(txn, path, known)
-            if len(known) > 10_000:
-                known.clear()
-            known[path] = where
+            where = self._resolve(txn, path, known.places)
+            if len(known.places) > 10_000:
+                known.places.clear()
+            known.places[path] = where
         return where
+
+    def _now_known(self, txn: Txn) -> Known:
+        """What is known of the branch as it is in this transaction: nothing, where anybody has changed anything."""
+        generation = txn.get(GENERATION, db=self._p.index.meta)
+        known = self._known
+        if known.generation != generation:
+            known = self._known = Known(generation, {})
+        return known
 
     def _resolve(self, txn: Txn, path: Path, known: dict[Path, Where]) -> Where:
         if not path:

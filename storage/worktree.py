@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 
 from storage.disk.index import GENERATION, Txn, number_key
+from storage.disk.segments import SegmentKind, checksum
 from storage.entries import EntryWriter, split
 from storage.errors import (
     Conflict,
@@ -22,6 +23,7 @@ from storage.model.records import (
     Author,
     Entry,
     Kind,
+    Place,
     Schema,
     encode_head,
 )
@@ -30,8 +32,12 @@ from storage.stores.changes import Change
 from storage.stores.contents import (
     store_payload,
 )
-from storage.stores.staging import STAGED_ID, LeafRow, decode_change
+from storage.stores.single import write_row
+from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
+from storage.tree import read
 from storage.tree.node import EMPTY
+
+_TIME_AT = 16  # where the time begins in a head: what is before it tells of kind, flags, attributes and size
 
 
 class WorkingTree(EntryWriter):
@@ -85,6 +91,40 @@ class WorkingTree(EntryWriter):
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""
         self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
+
+    def put_sample(self, directory: Path, schema: Schema, name: bytes, head: bytes, value: bytes) -> bool:
+        """Stage one inline sample whose head tells of no attributes, as put_samples does, where that costs least.
+
+        False, and nothing is done, where it would need more than one row: where the directory, which has that schema, is not
+        staged yet, during a merge, and over anything but a plain sample. NotFound, NotADirectory.
+        """
+        p = self._p
+        with p.log.change(SegmentKind.JOURNAL) as txn:
+            known = self._now_known(txn)
+            if known.merging is None:
+                known.merging = self._merging(txn) is not None
+            where, root = self._placed(txn, directory, known), self._placed(txn, (), known)
+            if known.merging or where.staged is None or root.staged is None or where.schema != schema:
+                return False
+            old = self._row_or_base(txn, where, where.staged, name)
+            if old is not None:
+                if old[0][:_TIME_AT] != head[:_TIME_AT] or (isinstance(old[1], Place) and old[1].check == checksum(value)):
+                    return False
+                if old[1] == value:
+                    return True
+            row, new = (name, head, value), old is None
+            generation = write_row(
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, new=new
+            )
+        self._still_known(known, generation)
+        return True
+
+    def _row_or_base(self, txn: Txn, where: Where, staged: int, name: bytes) -> tuple[bytes, bytes | Place] | None:
+        """Head and value of what `name` is in a staged directory."""
+        row = self._p.staging.row(txn, staged, name)
+        if row is None:
+            return read.get(self._p.objects.node, where.base, name) if where.base != EMPTY else None
+        return None if row.kind is Kind.REMOVED else (row.head, row.value)
 
     def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:

@@ -11,7 +11,6 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -121,21 +120,11 @@ class Index:
         """A snapshot of all tables, as the target of a `with` statement."""
         return _Snapshot(self)
 
-    @contextmanager
-    def write(self) -> Iterator[Txn]:
-        """One atomic change of the tables, alone among all processes; nothing of it stays if the block raises."""
-        try:
-            with self.environment().begin(write=True) as txn:
-                yield cast(Txn, txn)
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise StorageFull(f"the index cannot be written: {error}") from error
-        except (lmdb.Error, *UNREADABLE) as error:
-            if "No space left" in str(error):
-                raise StorageFull(f"the index cannot be written: {error}") from error
-            raise Corrupt(
-                f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self.folder),
-            ) from error
+    def write(self) -> Writing:
+        """One atomic change of the tables, as the target of a `with` statement: alone among all processes, and nothing of it
+        stays if the block raises.
+        """
+        return Writing(self)
 
     def sync(self) -> None:
         """Make the index itself survive power loss; needed only before it is marked clean. StorageFailed."""
@@ -171,7 +160,7 @@ class Index:
         """
         last = self.number(txn, b"sequence")
         clock = self.number(txn, b"sequence-base") + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        sequence = max(last + 1, clock)
+        sequence = clock if clock > last else last + 1
         self.set_number(txn, b"sequence", sequence)
         return sequence
 
@@ -212,6 +201,43 @@ class _Snapshot:
                 f"the index cannot be read: {error}; close the repository everywhere and run `arborfs rebuild`",
                 where=str(self._index.folder),
             ) from error
+
+
+class Writing:
+    """A write transaction for a `with` block. A class, as a snapshot is."""
+
+    __slots__ = ("_index", "_txn")
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __enter__(self) -> Txn:
+        """Wait until no other process changes the tables. StorageFull, Corrupt."""
+        try:
+            self._txn = self._index.environment().begin(write=True)
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+        return cast(Txn, self._txn)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Make the change, or none of it if the block raised."""
+        if error is None:
+            try:
+                self._txn.commit()
+            except lmdb.Error as failed:
+                raise self._failure(failed) from failed
+            return
+        self._txn.abort()
+        if isinstance(error, (lmdb.Error, *UNREADABLE)):
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> StorageFull | Corrupt:
+        if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
+            return StorageFull(f"the index cannot be written: {error}")
+        return Corrupt(
+            f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
+            where=str(self._index.folder),
+        )
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import msgspec
 import xxhash
 
 from storage.disk import files
@@ -63,8 +64,7 @@ class SegmentKind(IntEnum):
     JOURNAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record to append: its payload comes in parts, already packed by `codec` from `raw_length` bytes."""
 
     kind: RecordKind
