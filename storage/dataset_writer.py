@@ -25,7 +25,7 @@ from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMism
 from storage.filling import LEAST, fill
 from storage.model.chunking import INLINE_MAX
 from storage.model.names import Path, check_key
-from storage.model.records import PLAIN, Entry, Schema, sample_head
+from storage.model.records import PLAIN, Entry, Schema, encode_head, sample_head
 from storage.model.samples import Array, canonical_header, check_array
 from storage.model.values import encode_value
 from storage.session import Session
@@ -357,6 +357,8 @@ class DatasetDataWriter(DatasetDataReader):
                 self._stage_rows(tree, names, payloads)
         else:
             entries = [value for value in values.values() if isinstance(value, Entry)]
+            if len(entries) == 1 and self._stage_entry(tree, names[0], entries[0]):
+                return
             tree.put_rows(self._path, list(zip(names, entries, strict=True)))
 
     def _filled(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> bool:
@@ -368,6 +370,12 @@ class DatasetDataWriter(DatasetDataReader):
         head = sample_head(self._size, time.time_ns())
         tree = self._session.working_tree
         return tree.put_sample(self._path, self._schema, name.encode() + self._suffix, head, payload)
+
+    def _stage_entry(self, tree: WorkingTree, name: bytes, entry: Entry) -> bool:
+        """Stage a single sample as it will lie in the tree; False where it takes the longer way."""
+        if entry.flags or entry.attributes is not PLAIN or not isinstance(entry.value, bytes):
+            return False
+        return tree.put_sample(self._path, self._schema, name, encode_head(entry), entry.value)
 
     def _stage_rows(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> None:
         head = sample_head(self._size, time.time_ns())

@@ -37,7 +37,7 @@ from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree import read
 from storage.tree.node import EMPTY
 
-_TIME_AT = 16  # where the time begins in a head: what is before it tells of kind, flags, attributes and size
+_FACTS = 8  # bytes of a head that tell of kind, flags and attributes; behind them come size and time
 
 
 class WorkingTree(EntryWriter):
@@ -93,10 +93,11 @@ class WorkingTree(EntryWriter):
         self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
 
     def put_sample(self, directory: Path, schema: Schema, name: bytes, head: bytes, value: bytes) -> bool:
-        """Stage one inline sample whose head tells of no attributes, as put_samples does, where that costs least.
+        """Stage one inline sample whose head tells of no attributes, as `put_samples` does, in the case that comes most often.
 
-        False, and nothing is done, where it would need more than one row: where the directory, which has that schema, is not
-        staged yet, during a merge, and over anything but a plain sample. NotFound, NotADirectory.
+        False, and nothing is done, where more than its row may be needed: in a directory with another schema or of which
+        nothing is staged, during a merge, in place of anything but such a sample, and perhaps of the same one. NotFound,
+        NotADirectory.
         """
         p = self._p
         with p.log.change(SegmentKind.JOURNAL) as txn:
@@ -108,8 +109,8 @@ class WorkingTree(EntryWriter):
                 return False
             old = self._row_or_base(txn, where, where.staged, name)
             if old is not None:
-                if old[0][:_TIME_AT] != head[:_TIME_AT] or (isinstance(old[1], Place) and old[1].check == checksum(value)):
-                    return False
+                if old[0][:_FACTS] != head[:_FACTS] or (isinstance(old[1], Place) and old[1].check == checksum(value)):
+                    return False  # its attributes are to be kept, or its bytes to be read
                 if old[1] == value:
                     return True
             row, new = (name, head, value), old is None

@@ -263,7 +263,9 @@ class Change:
         head = encode_record(record)
         parts: list[bytes | memoryview] = [len(head).to_bytes(_LENGTH_SIZE, "little") + head, *blocks]
         length = sum(map(len, parts))
-        place = self._log.append(self.txn, SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence))
+        place = self._log.append(
+            self.txn, SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence)
+        )
         offsets = value_offsets(place.offset + len(parts[0]), blocks, leaves)
         apply_stage(
             self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets, self._root_id

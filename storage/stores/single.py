@@ -37,11 +37,12 @@ def write_row(
 ) -> int:
     """Stage one row in the directory `directory`, which is staged and lies at `path` of a branch; the new generation.
 
-    Inside `log.change(JOURNAL)`. The row leads to no objects and to no directory. Where it is `new` the directory gets a new time.
+    Inside `log.change(JOURNAL)`. The row leads to no objects and to no directory. Where it is `new` the directory gets a
+    new time.
     """
     mtime = time.time_ns() if new else 0
     block = encode_leaf([row])
-    places = [(list(path), [row[0]])]
+    places: list[tuple[list[bytes], list[bytes] | None]] = [(list(path), [row[0]])]
     head = encode_record(StageRecord(branch, [], [], [(directory, mtime, len(block))], [], places))
     payload = b"".join([len(head).to_bytes(_LENGTH_SIZE, "little"), head, block])
     sequence = index.next_sequence(txn)
