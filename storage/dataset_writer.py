@@ -29,6 +29,7 @@ from storage.model.records import PLAIN, Entry, Schema, encode_head, sample_head
 from storage.model.samples import Array, canonical_header, check_array
 from storage.model.values import encode_value
 from storage.session import Session
+from storage.stores.packing import Packer, Pending
 from storage.worktree import WorkingTree
 
 BATCH_BYTES = 4 << 20
@@ -44,8 +45,8 @@ _PLAIN_NAME = 60  # characters: at most 240 bytes, whatever they are
 
 _ndarray = np.ndarray
 
-Value = bytes | Entry
-"""A sample on its way: its bytes where all samples of the dataset share one head, else its entry."""
+Value = bytes | Entry | Pending
+"""A sample on its way: its bytes where all samples of the dataset share one head, else its entry, or what will have one."""
 
 
 class DatasetDataWriter(DatasetDataReader):
@@ -64,6 +65,7 @@ class DatasetDataWriter(DatasetDataReader):
         self._lock = threading.RLock()
         self._depth = 0
         self._waiting: dict[str, Value] | None = None
+        self._packer: Packer | None = None
         self._storing = ExitStack()
         self._last_time = 0
         kept = min(nbytes, INLINE_MAX) + _OVERHEAD
@@ -130,7 +132,11 @@ class DatasetDataWriter(DatasetDataReader):
         with self._lock:
             tree = self._session.working_tree
             with tree.storing():
-                self._take({key: self._value(tree, key, array) for key, array in checked.items()})
+                packer = self._packer or Packer(tree.objects)
+                values = {key: self._value(tree, key, array, packer) for key, array in checked.items()}
+                if packer is not self._packer:
+                    packer.finish()
+                self._take(values)
 
     def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
         """Stage the rows of one array."""
@@ -184,6 +190,10 @@ class DatasetDataWriter(DatasetDataReader):
             return super().__getitem__(key)
         if isinstance(waiting, bytes):
             return self._decoded(waiting, PLAIN)
+        if isinstance(waiting, Pending):
+            if waiting.payload is not None:
+                return self._decoded(bytes(waiting.payload), waiting.entry.attributes)
+            waiting = waiting.entry
         return self._decoded(self._session.tree.payload(waiting), waiting.attributes)
 
     def stack(self, keys: Iterable[Key] | None = None, out: Array | None = None) -> Array:
@@ -206,8 +216,9 @@ class DatasetDataWriter(DatasetDataReader):
             tree = self._session.working_tree
             if self._waiting is None:
                 self._waiting = {}
-                # What is large is stored at once, and named when the batch is staged.
+                # What is large is stored before the batch is staged and names it.
                 self._storing.enter_context(tree.storing())
+                self._packer = Packer(tree.objects)
                 self._session.begin(self)
             self._depth += 1
         return self
@@ -240,6 +251,8 @@ class DatasetDataWriter(DatasetDataReader):
             self._full = self._limit
             if self._waiting:
                 try:
+                    if self._packer is not None:
+                        self._packer.finish()
                     self._stage_waiting(self._waiting)
                 except Damage:
                     raise  # kept back: the next flush tries again
@@ -248,7 +261,7 @@ class DatasetDataWriter(DatasetDataReader):
                     raise
                 self._waiting = {}
             if self._depth == 0 and self._waiting is not None:
-                self._waiting = None
+                self._waiting = self._packer = None
                 self._crowded = False
                 self._storing.close()
                 self._session.end(self)
@@ -263,7 +276,7 @@ class DatasetDataWriter(DatasetDataReader):
         key = self._new_key() if name is None else check_key(name)
         array = self._checked(data, key)
         with self._lock:
-            self._take({key: self._value(self._session.working_tree, key, array)})
+            self._take({key: self._value(self._session.working_tree, key, array, self._packer)})
         return key
 
     def _take(self, values: dict[str, Value]) -> None:
@@ -319,11 +332,15 @@ class DatasetDataWriter(DatasetDataReader):
         check_array(self._schema, array.dtype, array.shape, what)
         return array
 
-    def _value(self, tree: WorkingTree, key: str, array: Array | bytes) -> Value:
-        """The sample as it will be staged. Large contents are stored now; staging only names them."""
+    def _value(self, tree: WorkingTree, key: str, array: Array | bytes, packer: Packer | None) -> Value:
+        """The sample as it will be staged, which only names large contents: they are stored now, or by the packer."""
         if self._uniform is not None and not isinstance(array, bytes):
             return array.tobytes()
         (name,) = file_names([key], self._suffix.decode())
+        pending = None if packer is None else tree.pending(self._schema, array, (*self._path, name))
+        if pending is not None and packer is not None:
+            packer.add(pending, array)
+            return pending
         if isinstance(array, bytes):
             return tree.value_entry(self._schema, array, (*self._path, name))
         return tree.sample_entry(self._schema, array, replaces=(*self._path, name))
@@ -356,7 +373,8 @@ class DatasetDataWriter(DatasetDataReader):
             if not self._is_whole(len(names)) or not self._filled(tree, names, payloads):
                 self._stage_rows(tree, names, payloads)
         else:
-            entries = [value for value in values.values() if isinstance(value, Entry)]
+            found = [value.entry if isinstance(value, Pending) else value for value in values.values()]
+            entries = [value for value in found if isinstance(value, Entry)]
             if len(entries) == 1 and self._stage_entry(tree, names[0], entries[0]):
                 return
             tree.put_rows(self._path, list(zip(names, entries, strict=True)))

@@ -14,10 +14,12 @@ from storage.errors import (
     NotADirectory,
     NotFound,
 )
+from storage.model.chunking import CHUNK_MAX
 from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import (
+    CHUNKED,
     PLAIN,
     Attributes,
     Author,
@@ -30,8 +32,10 @@ from storage.model.records import (
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
 from storage.stores.changes import Change
 from storage.stores.contents import (
+    inline_max,
     store_payload,
 )
+from storage.stores.packing import Pending
 from storage.stores.single import write_row
 from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
 from storage.tree import read
@@ -163,6 +167,24 @@ class WorkingTree(EntryWriter):
         before = self._predecessor(replaces) if len(data) > DELTA_MIN else ()
         flags, value = store_payload(self._p.objects, BytesSource(data), 0, 1, before, schema.compression)
         return Entry(Kind.SAMPLE, len(data), time.time_ns(), PLAIN, flags, value)
+
+    def pending(self, schema: Schema, data: Array | bytes, replaces: Path) -> Pending | None:
+        """A sample for `stores.packing`, to be stored with others; as `sample_entry` and `value_entry` take it, and as checked.
+
+        None where its contents are stored by themselves: short and very long ones, and those like a version before.
+        """
+        if isinstance(data, bytes):
+            nbytes, itemsize, shape = len(data), 1, None
+        else:
+            nbytes, itemsize, shape = data.nbytes, data.dtype.itemsize, data.shape
+        if not inline_max(itemsize, schema.compression) < nbytes <= CHUNK_MAX:
+            return None
+        if nbytes > DELTA_MIN and not schema.compression and self._predecessor(replaces):
+            return None
+        header = 0 if shape is None else len(canonical_header(schema.dtype, shape))
+        attributes = Attributes(shape=shape) if schema.variable else PLAIN
+        entry = Entry(Kind.SAMPLE, header + nbytes, time.time_ns(), attributes, CHUNKED)
+        return Pending(entry, itemsize, schema.compression)
 
     def put_nested(
         self, directory: Path, samples: Mapping[bytes, Sequence[tuple[bytes, Entry]]], schema: Schema

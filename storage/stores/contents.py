@@ -186,6 +186,12 @@ def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Dig
         yield from (chunk.digest for chunk in _chunks(objects, flags, value))
 
 
+def inline_max(itemsize: int, compression: str) -> int:
+    """Up to so many bytes are contents staged as they are, without a chunk."""
+    # Numbers of several bytes are packed by their width, which only who stages them knows: a commit could not.
+    return STAGED_INLINE_MAX if itemsize == 1 and not compression else INLINE_MAX
+
+
 def store_payload(
     objects: Objects,
     source: Source,
@@ -199,8 +205,7 @@ def store_payload(
     `itemsize` is that of its numbers, in bytes; `before` are the chunks of the version that is replaced. With a `compression`
     (see chunking.pack) nothing is stored as a delta.
     """
-    # Numbers of several bytes are packed by their width, which only we know: they become chunks here.
-    if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 and not compression else INLINE_MAX):
+    if source.size - start <= inline_max(itemsize, compression):
         return 0, bytes(source.read(start, source.size - start))
     if compression:
         before = ()

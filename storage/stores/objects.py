@@ -236,6 +236,21 @@ class Objects:
         self._put(RecordKind.CHUNK, [(digest, data)], itemsize, compression)
         return digest
 
+    def packed(self, data: bytes | memoryview, itemsize: int, compression: str) -> tuple[Digest, Record | None]:
+        """A chunk's digest and the record that `put_packed` stores; None where it is stored already. For any thread."""
+        digest = blake(data)
+        if self.is_kept(digest):
+            return digest, None
+        codec, stored = pack(data, itemsize, compression)
+        return digest, Record(RecordKind.CHUNK, [stored], len(data), digest, codec=codec)
+
+    def put_packed(self, records: Iterable[Record]) -> None:
+        """Store chunks that are packed, in one transaction; what was stored meanwhile is not stored again."""
+        with self._index.read() as txn:
+            once = {record.digest: record for record in records if not self._is_kept(txn, record.digest)}
+        if once:
+            self._append(list(once.values()))
+
     def put_delta(self, digest: Digest, data: bytes | memoryview, bases: Sequence[Digest], itemsize: int = 1) -> bool:
         """Store a chunk as a delta against others, or against the full ones that these lead to; whether that pays.
 
