@@ -1,9 +1,10 @@
-"""Large samples of a batch: they are stored in portions, packed by two threads, and are all the same what they were by themselves."""
+"""Large samples of a batch: stored in portions, packed by two threads, they are what they would be one by one."""
 
 from __future__ import annotations
 
 import os
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,15 +84,23 @@ def test_contents_are_those_at_the_time_of_adding_and_are_seen_at_once(co):
 
 
 def test_the_same_contents_are_stored_once(co):
-    dataset, sizes = co.datasets["d"], []
-    for name in "abc":
+    """Also those of a portion that is packed while the one before is not stored yet."""
+    dataset, sizes = co.datasets["d"], [segment_bytes(co)]
+    for turn in range(3):
         with dataset:
-            for number in range(50):
-                dataset[f"{name}{number}"] = LARGE + number
+            for number in range(20 + 40 * turn):
+                dataset[f"{turn}{number}"] = LARGE + number % 20
         sizes.append(segment_bytes(co))
-    grown = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
-    assert sizes[0] > 500_000
-    assert max(grown) < 50_000  # rows of the journal
+    first, *others = [after - before for before, after in pairwise(sizes)]
+    assert first > 20 * LARGE.nbytes // 3
+    assert max(others) < 100 * 250  # rows of the journal
+    rng = np.random.default_rng(5)
+    some = [rng.integers(0, 2**31, LARGE.shape, dtype=np.int32) for _ in range(20)]
+    before = segment_bytes(co)
+    with dataset:
+        for number in range(60):
+            dataset[number] = some[number % 20]
+    assert segment_bytes(co) - before < 25 * LARGE.nbytes
 
 
 def segment_bytes(co) -> int:
