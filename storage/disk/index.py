@@ -100,13 +100,14 @@ class Index:
         self._open()
 
     def _open(self) -> None:
-        self._pid = os.getpid()
         try:
             self._key, self._env, tables = _borrow(self.folder)
             for name, table in tables.items():
                 setattr(self, name, table)
         except (lmdb.Error, OSError) as error:
             raise Corrupt(f"the index cannot be opened: {error}", where=str(self.folder)) from error
+        # Last: who finds it takes the environment for that of this process, in another thread at this very moment.
+        self._pid = os.getpid()
 
     def environment(self) -> lmdb.Environment:
         """The LMDB environment of this process."""
