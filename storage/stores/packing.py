@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +19,8 @@ from storage.model.digest import Digest
 from storage.model.records import Entry
 from storage.model.samples import Array, BytesSource
 from storage.stores.objects import Objects
+from storage.tree.edit import Building
+from storage.tree.node import Sums
 
 PORTION = 8 << 20
 """At most so many bytes are stored in one transaction. Two portions are in memory, and both of them packed at most."""
@@ -120,6 +123,23 @@ class _Portion:
     def _result(self, one: Pending, chunk: FreshChunk) -> tuple[Digest, Record | None]:
         """What packing gave; what the thread failed at, or had in hand when this process was forked, is done here."""
         return self._packed.get(id(chunk)) or self._objects.packed(chunk.data, one.itemsize, one.compression)
+
+
+def put_built(objects: Objects, building: Building) -> tuple[Digest, Sums]:
+    """Store the nodes of a map while it is built, in another thread; its root and sums."""
+    with ThreadPoolExecutor(1, "arborfs-pack") as thread:
+        stored: Future[None] | None = None
+        while True:
+            try:
+                portion = next(building)
+            except StopIteration as end:
+                if stored is not None:
+                    stored.result()
+                root, sums = end.value
+                return root, sums
+            if stored is not None:
+                stored.result()
+            stored = thread.submit(objects.put_nodes, portion)
 
 
 def _chunks(one: Pending) -> list[FreshChunk]:

@@ -324,6 +324,10 @@ def encode_leaf(rows: Sequence[Row]) -> bytes:
     return b"".join([head, _bytes(keys), _bytes(heads), _bytes(values), *parts])
 
 
+Values = Callable[[int, int], bytes | memoryview]
+"""Gives the values of the rows from one number up to another, one behind the other."""
+
+
 def _encode_single(key: bytes, head: bytes, value: bytes) -> bytes:
     """A leaf of one row, as most staging records have: at a tenth of the cost of columns."""
     heads = _SINGLE.size + len(key)
@@ -337,9 +341,9 @@ def _encode_single(key: bytes, head: bytes, value: bytes) -> bytes:
 
 
 def encode_uniform_leaves(
-    keys: Sequence[bytes], ends: Sequence[int], head: bytes, size: int, values: memoryview
+    keys: Sequence[bytes], ends: Sequence[int], head: bytes, size: int, values: Values
 ) -> Iterator[bytes]:
-    """The bytes of leaves, as encode_leaf gives them, of rows that share one head; `values` are those of all, of `size` bytes.
+    """The bytes of leaves, as encode_leaf gives them, of rows that share one head and have values of `size` bytes each.
 
     Each leaf ends behind so many rows as `ends` says, which ascend to their number; the keys ascend. The offsets in all leaves
     are computed at once.
@@ -366,7 +370,7 @@ def encode_uniform_leaves(
         count = end - begin
         offsets = [column[4 * at : 4 * (at + count + 1)] for column in columns]
         prefix = _PREFIX.pack(_LEAF, 0, 0, count)
-        yield b"".join([prefix, *offsets, joined[key:last], head * count, values[begin * size : end * size]])
+        yield b"".join([prefix, *offsets, joined[key:last], head * count, values(begin, end)])
 
 
 def uniform_values(raw: bytes | memoryview, size: int) -> memoryview | None:
