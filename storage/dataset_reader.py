@@ -9,13 +9,13 @@ from typing import Any, NoReturn, Self, overload
 import numpy as np
 
 from storage import notebook, reprs
-from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
+from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch, WrongType
 from storage.model.dtypes import dtype_of
-from storage.model.names import Path, check_key
+from storage.model.names import Path, check_key, check_name
 from storage.model.records import Attributes, Entry, Kind, Schema
 from storage.model.samples import ARRAYS, Array, array_from
 from storage.model.values import decode_value
-from storage.session import Session
+from storage.session import Reopen, Session
 from storage.stacking import Stacker
 
 Key = str | int
@@ -43,8 +43,7 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Path, commit and name. ReadOnly (a PermissionError) for those of a branch, which may change meanwhile."""
-        reopen, path, commit = self._session.address()
-        return reopen, (path, commit, self.name)
+        return picked, (self.name, *self._session.address())
 
     @property
     def name(self) -> str:
@@ -132,8 +131,15 @@ class DatasetDataReader(Mapping[str, Any]):
         SchemaMismatch (a ValueError) unless all are arrays of one shape.
         """
         if self._schema.kind not in ARRAYS:
-            raise SchemaMismatch(
-                f"dataset {self.name!r} does not hold arrays: only those can be stacked", found=self.kind
+            what = (
+                "nested: stack the values of one sample"
+                if self._schema.nested
+                else f"of {self.kind}, and not of arrays"
+            )
+            raise SchemaMismatch(f"dataset {self.name!r} cannot be stacked: it is {what}", found=self._schema.kind)
+        if isinstance(keys, str):
+            raise WrongType(
+                f"the keys to stack are a list, not the text {keys[:64]!r}: a text would be taken letter by letter"
             )
         names = None if keys is None else [self._file_name(key) for key in keys]
         if self._schema.variable:
@@ -334,19 +340,31 @@ class _Items(ItemsView[str, Any]):
         return bool(np.array_equal(self._mapping[item[0]], item[1]))
 
 
+def picked(keys: str | tuple[str, ...], reopen: Reopen, path: str, commit: str) -> Any:
+    """A dataset of a commit, or a sample of a nested one: what a pickled one becomes."""
+    return reopen(path, commit)[keys]
+
+
 def dataset_name(path: Path) -> str:
     """A dataset's name from the path of its directory."""
     return b"/".join(path).decode("utf-8", "surrogateescape")
 
 
+def known_path(name: object) -> Path:
+    """The directory of a dataset that may be there; InvalidName for what cannot be a path.
+
+    Allows more than `dataset_path`: a mount may have given it a longer name, or other bytes.
+    """
+    try:
+        path = name.encode("utf-8", "surrogateescape").split(b"/") if isinstance(name, str) else []
+        return tuple(map(check_name, path)) or dataset_path(name)
+    except UnicodeEncodeError:
+        return dataset_path(name)
+
+
 def dataset_path(name: object) -> Path:
-    """The directory of a dataset called `name`; InvalidName unless each part can name a directory."""
+    """The directory of a new dataset called `name`; InvalidName unless each part can name a directory."""
     if not isinstance(name, str):
         raise InvalidName(f"Dataset name `{name!r}` is not suitable: use a str.")
-    path = []
-    for part in name.split("/"):
-        try:
-            path.append(check_key(part).encode())
-        except InvalidName as error:
-            raise InvalidName(f"Dataset name `{name[:256]}` is not suitable: {error}") from error
-    return tuple(path)
+    what = f"Dataset name `{name[:256]}`: its part" if "/" in name else "Dataset name"
+    return tuple(check_key(part, what).encode() for part in name.split("/"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from storage.dataset_reader import DatasetDataReader, Key
+from storage.dataset_reader import DatasetDataReader, Key, dataset_name, picked
 from storage.dataset_writer import DatasetDataWriter, file_names
 from storage.errors import NotFound, SchemaMismatch
 from storage.model.names import Path, check_key
@@ -30,8 +30,7 @@ class SubsampleReader(DatasetDataReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As of a dataset; the sample's key travels, too."""
-        reopen, path, commit = self._session.address()
-        return reopen, (path, commit, self.name.rpartition("/")[0], self.sample)
+        return picked, ((dataset_name(self._path[:-1]), self.sample), *self._session.address())
 
     def __getitem__(self, key: Any) -> Any:
         """One value; for `...` a dict of all, for a slice one of those at these places in the order of keys.
@@ -91,8 +90,9 @@ class NestedDatasetReader(DatasetDataReader):
         return sum(1 for _ in self._rows())
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
+        inner = self._schema.inner
         for name, entry in self._session.tree.entries(self._path):
-            if entry.is_directory and entry.schema == self._schema.inner:
+            if entry.is_directory and inner.is_like(entry.schema):
                 yield name, entry
 
     def _find(self, name: bytes) -> Entry | None:
@@ -101,10 +101,11 @@ class NestedDatasetReader(DatasetDataReader):
         except NotFound:
             self._session.tree.schema_of(self._path)  # NotFound where the dataset itself is gone
             return None
-        return entry if entry.is_directory and entry.schema == self._schema.inner else None
+        return entry if entry.is_directory and self._schema.inner.is_like(entry.schema) else None
 
     def _value_at(self, name: bytes, entry: Entry) -> SubsampleReader:
-        return self._accessor(self._session, (*self._path, name), self._schema.inner)
+        assert entry.schema is not None
+        return self._accessor(self._session, (*self._path, name), entry.schema)
 
 
 class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
@@ -152,7 +153,7 @@ class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
     def _entries(self, key: str, values: Any) -> list[tuple[bytes, Entry]]:
         """File names and entries of the values of one sample, their contents stored. SchemaMismatch."""
         if not isinstance(values, Mapping) or not values:
-            found = type(values).__name__
+            found = "an empty one" if isinstance(values, Mapping) else type(values).__name__
             raise SchemaMismatch(
                 f"sample {key[:64]!r} must be a dict of at least one value, not {found}", expected="dict", found=found
             )

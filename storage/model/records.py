@@ -45,7 +45,8 @@ KINDS = {int(kind): kind for kind in Kind}
 _DIRECTORY, _STAGED = Kind.DIRECTORY, Kind.STAGED
 
 
-_SUFFIXES = {"array": b".npy", "str": b".txt", "bytes": b"", "json": b".json"}
+ARRAY_SUFFIX = b".npy"
+_SUFFIXES = {"array": ARRAY_SUFFIX, "str": b".txt", "bytes": b"", "json": b".json"}
 _NESTED, _SAMPLE = "/nested", "/sample"
 KINDS_OF_DATASETS = frozenset(_SUFFIXES)
 """What the values of a dataset may be."""
@@ -88,6 +89,12 @@ class Schema(msgspec.Struct, frozen=True, array_like=True):
     def inner(self) -> Schema:
         """The schema of each sample of a nested dataset."""
         return replace(self, kind=self.holds + _SAMPLE)
+
+    def is_like(self, other: Schema | None) -> bool:
+        """Whether the samples of both look the same. Datasets made alike on two branches can be merged: they differ in `uuid`
+        and may differ in `compression`, as may the samples of a nested dataset that came from both.
+        """
+        return other is not None and (self.kind, self.hash) == (other.kind, other.hash)
 
     @property
     def suffix(self) -> bytes:
@@ -298,6 +305,15 @@ def encode_commit(commit: Commit) -> bytes:
     Unsupported for what is no text.
     """
     assert isinstance(commit.root.value, bytes)
+    for text in (
+        commit.message,
+        commit.author.name,
+        commit.author.email,
+        *commit.metadata.keys(),
+        *commit.metadata.values(),
+    ):
+        if not isinstance(text, str):
+            raise Unsupported(f"a commit's message, author and metadata must be text, not {type(text).__name__}")
     record = _Commit(
         encode_head(commit.root),
         commit.root.value,
