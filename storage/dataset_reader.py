@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
@@ -12,15 +13,18 @@ from storage import notebook, reprs
 from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
-from storage.model.records import Attributes, Entry, Kind, Schema
+from storage.model.records import Attributes, Entry, Kind, Schema, decode_entry, is_plain_sample
 from storage.model.samples import ARRAYS, Array, array_from
 from storage.model.values import decode_value
 from storage.session import Session
+from storage.snapshot import Snapshot
 from storage.stacking import Stacker
+from storage.tree.node import Row
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
 
+_SAMPLE = int(Kind.SAMPLE)
 _READ_ONLY = "This checkout is read-only. Check out with write=True to change data."
 
 
@@ -38,8 +42,12 @@ class DatasetDataReader(Mapping[str, Any]):
         self._schema = schema
         self._suffix = schema.suffix
         self._dtype = dtype_of(schema.dtype)
+        self._shape = schema.shape
         self._holds = schema.holds
         self._copies = not session.committed
+        # How many bytes make an array by themselves; where they do not, none.
+        plain = self._holds == "array" and not schema.variable and not self._dtype.hasobject
+        self._nbytes = self._dtype.itemsize * math.prod(schema.shape) if plain else -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Path, commit and name. ReadOnly (a PermissionError) for those of a branch, which may change meanwhile."""
@@ -120,6 +128,10 @@ class DatasetDataReader(Mapping[str, Any]):
         if isinstance(key, list):
             return self.stack(key) if self._schema.kind in ARRAYS else [self[each] for each in key]
         name = self._file_name(key)
+        tree = self._session.tree
+        row = tree.row(self._path, name) if isinstance(tree, Snapshot) else None
+        if row is not None and row[0][0] == _SAMPLE:
+            return self._value_of(name, *row)
         entry = self._find(name)
         if entry is None:
             raise NotFound(f"no sample {key!r} in dataset {self.name!r}")
@@ -169,7 +181,7 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """The keys, in order."""
-        for name, _ in self._rows():
+        for name in self._names():
             yield self._key(name)
 
     def __len__(self) -> int:
@@ -190,8 +202,8 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """Keys and samples one after the other, faster than asking for each key."""
-        for name, entry in self._rows():
-            yield self._key(name), self._value_at(name, entry)
+        for name, value in self._samples():
+            yield self._key(name), value
 
     def __eq__(self, other: object) -> bool:
         """Whether it is this very accessor: comparing samples would read everything."""
@@ -284,6 +296,35 @@ class DatasetDataReader(Mapping[str, Any]):
             if entry.kind is Kind.SAMPLE:
                 yield name, entry
 
+    def _names(self) -> Iterator[bytes]:
+        """File names, in order."""
+        rows = self._committed()
+        if rows is None:
+            return (name for name, _ in self._rows())
+        return (name for name, head, _ in rows if head[0] == _SAMPLE)
+
+    def _samples(self) -> Iterator[tuple[bytes, Any]]:
+        """File names and values, in order; each is read when its turn comes."""
+        rows = self._committed()
+        if rows is None:
+            return ((name, self._value_at(name, entry)) for name, entry in self._rows())
+        return ((name, self._value_of(name, head, value)) for name, head, value in rows if head[0] == _SAMPLE)
+
+    def _committed(self) -> Iterator[Row] | None:
+        """The rows of the dataset's directory in a commit; None for a branch, and where samples are directories."""
+        tree = self._session.tree
+        return tree.rows_ahead(self._path) if isinstance(tree, Snapshot) and not self._schema.nested else None
+
+    def _value_of(self, name: bytes, head: bytes, value: bytes) -> Any:
+        """The value of a sample of a commit: in most cases without taking its entry apart."""
+        self._session.require_open()
+        if is_plain_sample(head):
+            if len(value) == self._nbytes:
+                return np.ndarray(self._shape, self._dtype, value)
+            if self._holds != "array":
+                return decode_value(self._holds, value)
+        return self._value_at(name, decode_entry(head, value))
+
     def _value_at(self, name: bytes, entry: Entry) -> Any:
         tree = self._session.tree
         try:
@@ -310,8 +351,8 @@ class _Values(ValuesView[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """Each sample, read when its turn comes."""
-        for _, array in self._mapping.pairs():
-            yield array
+        for _, value in self._mapping._samples():
+            yield value
 
     def __contains__(self, value: object) -> bool:
         """Whether some sample equals `value`; reads all of them."""

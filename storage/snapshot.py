@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from storage.errors import IsADirectory, NotADirectory, NotFound
 from storage.model.digest import Digest
@@ -11,7 +12,7 @@ from storage.model.records import Commit, Entry, Kind, Schema, decode_entry
 from storage.stores.contents import Content, open_content, payload_of
 from storage.stores.objects import Objects
 from storage.tree import read
-from storage.tree.node import Load
+from storage.tree.node import Load, Row
 
 LARGE = 1 << 18
 """Directories of more entries, whose leaves would not find room in the cache, are listed without keeping them."""
@@ -63,6 +64,16 @@ class Snapshot:
         """The entries of a directory in the order of their names, those behind `after` only."""
         for name, head, value in read.rows(self._objects.node, self._directory(path), after):
             yield name, decode_entry(head, value)
+
+    def rows_ahead(self, path: Path) -> Iterator[Row]:
+        """Name, head and value of everything in a directory by name, for who will read most of it."""
+        root = self._directory(path)
+        keep = read.sums(self._objects.node, root).count <= LARGE
+        return read.rows_ahead(self._objects.node, partial(self._objects.nodes, keep=keep), root)
+
+    def row(self, path: Path, name: bytes) -> tuple[bytes, bytes] | None:
+        """Head and value of what is called `name` in the directory at `path`, None where there is nothing."""
+        return read.get(self._objects.node, self._directory(path), name)
 
     def directories(self, path: Path) -> list[tuple[bytes, Entry]]:
         """The directories in a directory by name; what it holds of committed samples costs nothing."""

@@ -111,11 +111,14 @@ def pack_many(many: Sequence[bytes | memoryview]) -> list[tuple[Codec, bytes | m
 def unpack_many(many: Sequence[tuple[int, memoryview, int]]) -> list[bytes | memoryview]:
     """What `unpack` gives for each of these; those of Zstandard in one call, which lets other threads run. Corrupt."""
     packed = [(data, length) for codec, data, length in many if codec == Codec.ZSTD]
-    frames = iter(_unpacked_frames([data for data, _ in packed], [length for _, length in packed]))
-    return [next(frames) if codec == Codec.ZSTD else unpack(codec, data, length) for codec, data, length in many]
+    frames = _unpacked_frames([data for data, _ in packed], [length for _, length in packed])
+    if len(frames) == len(many):
+        return frames
+    rest = iter(frames)
+    return [next(rest) if codec == Codec.ZSTD else unpack(codec, data, length) for codec, data, length in many]
 
 
-def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> list[memoryview]:
+def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> list[bytes | memoryview]:
     if not frames:
         return []
     try:
@@ -127,8 +130,8 @@ def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> li
     return _views(plain)
 
 
-def _views(collection: zstandard.BufferWithSegmentsCollection) -> list[memoryview]:
-    return [memoryview(segment) for segment in collection]  # type: ignore[attr-defined]  # its stubs lack it
+def _views(collection: zstandard.BufferWithSegmentsCollection) -> list[bytes | memoryview]:
+    return list(map(memoryview, collection))  # type: ignore[call-overload]  # its stubs lack it
 
 
 def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryview:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
+import numpy as np
+
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
 from storage.errors import Corrupt, NotFound
@@ -23,6 +25,15 @@ from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 Node = Leaf | Inner
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
+# The same, as numpy reads many of them at once.
+_ROWS = np.dtype(
+    {
+        "names": ["segment", "offset", "length", "raw", "codec", "check"],
+        "formats": ["<u4", "<u8", "<u4", "<u4", "u1", "<u8"],
+        "offsets": [0, 4, 12, 16, 21, 24],
+        "itemsize": OBJECT_ROW.size,
+    }
+)
 NODE_CACHE = 96 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
@@ -58,6 +69,15 @@ def _parsed(row: bytes) -> tuple[Place, int, int, int]:
 def _require_unchanged(stored: memoryview, check: int) -> None:
     if checksum(stored) != check:
         raise Corrupt("its bytes have changed since they were written")
+
+
+def _decoded(digest: Digest, data: bytes | memoryview) -> tuple[Node, int]:
+    """The tree node that an object is, and how many bytes of memory it takes. Corrupt."""
+    try:
+        node = decode(bytes(data))
+    except BadNode as error:
+        raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
+    return node, len(data) + 100 * len(node) + 500
 
 
 class Reader(Protocol):
@@ -107,21 +127,23 @@ class Objects:
         with self._index.read() as txn:
             rows = [txn.get(digest, db=self._index.objects) for digest in digests]
         try:
-            return self._got(digests, [_parsed(row) for row in rows if row is not None])
-        except (Corrupt, ValueError):
+            return self._got(digests, rows)
+        except (Corrupt, ValueError, TypeError):
             # One is missing or damaged, or gc has moved it meanwhile: one by one it is found, or said which.
             return [self.get(digest) for digest in digests]
 
-    def _got(self, digests: Sequence[Digest], rows: Sequence[tuple[Place, int, int, int]]) -> list[bytes | memoryview]:
-        """The objects of these index rows. Corrupt; ValueError where there are fewer rows, or a delta."""
-        stored = self._segments.read_objects([row[0] for row in rows], digests)
-        packed = []
-        for data, (_, raw_length, codec, check) in zip(stored, rows, strict=True):
-            _require_unchanged(data, check)
-            if codec == Codec.DELTA:
-                raise ValueError("a delta is put together from others")
-            packed.append((codec, data, raw_length))
-        return unpack_many(packed)
+    def _got(self, digests: Sequence[Digest], rows: Sequence[bytes | None]) -> list[bytes | memoryview]:
+        """The objects of these index rows. Corrupt; TypeError where there are fewer rows; ValueError: a delta, or no row."""
+        table = np.frombuffer(b"".join(rows), _ROWS)  # type: ignore[arg-type]  # which is the TypeError
+        # A delta is put together from others.
+        if len(table) != len(digests) or (table["codec"] == Codec.DELTA).any():
+            raise ValueError("not all are objects that stand for themselves")
+        columns = (table[name].tolist() for name in ("segment", "offset", "length", "codec", "raw", "check"))
+        segments, offsets, lengths, codecs, raw, checks = columns
+        stored = self._segments.read_objects(list(zip(segments, offsets, lengths, strict=True)), digests)
+        if list(map(checksum, stored)) != checks:
+            raise Corrupt("its bytes have changed since they were written")
+        return unpack_many(list(zip(codecs, stored, raw, strict=True)))
 
     def unpacked(self, codec: int, stored: bytes | memoryview, length: int) -> bytes | memoryview:
         """The `length` bytes that a record's payload stands for; Corrupt, NotFound (the other chunk of a delta)."""
@@ -206,13 +228,19 @@ class Objects:
         self._nodes.empty()
         self._chunks.empty()
 
+    def nodes(self, digests: Sequence[Digest], *, keep: bool = True) -> list[Node]:
+        """The decoded tree nodes of these digests; what is not in memory is loaded at once, and kept if `keep`."""
+        found = {digest: self._nodes.find(digest) for digest in digests}
+        missing = [digest for digest, node in found.items() if node is None]
+        for digest, data in zip(missing, self.get_many(missing), strict=True):
+            node, size = _decoded(digest, data)
+            found[digest] = node
+            if keep:
+                self._nodes.put(digest, node, size)
+        return [found[digest] for digest in digests]  # type: ignore[misc]  # no None is left
+
     def _load_node(self, digest: Digest) -> tuple[Node, int]:
-        data = bytes(self.get(digest))
-        try:
-            node = decode(data)
-        except BadNode as error:
-            raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
-        return node, len(data) + 100 * len(node) + 500
+        return _decoded(digest, self.get(digest))
 
     def commit(self, digest: Digest) -> Commit:
         """A commit record; NotFound when the digest is not that of a commit."""
