@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Self, overload
 import numpy as np
 
 from storage import notebook, reprs
+from storage.dataset_views import Items, Local, Values
 from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
 from storage.model.dtypes import dtype_of
 from storage.model.names import Path, check_key
@@ -189,20 +190,44 @@ class DatasetDataReader(Mapping[str, Any]):
         return self._session.tree.count_samples(self._path)
 
     def keys(self, local: bool = False) -> KeysView[str]:
-        """The keys, in order; with `local` those of samples that are here, which all are."""
-        return super().keys()
+        """The keys, in order; with `local` those of samples whose contents are here."""
+        return KeysView(Local(self)) if local else super().keys()
 
     def values(self, local: bool = False) -> ValuesView[Any]:
-        """The samples, in the order of their keys; each is read when its turn comes."""
-        return _Values(self)
+        """The samples, in the order of their keys; each is read when its turn comes. `local` as of `keys`."""
+        return ValuesView(Local(self)) if local else Values(self)
 
     def items(self, local: bool = False) -> ItemsView[str, Any]:
-        """Keys and samples, in the order of the keys; each is read when its turn comes."""
-        return _Items(self)
+        """Keys and samples, in the order of the keys; each is read when its turn comes. `local` as of `keys`."""
+        return ItemsView(Local(self)) if local else Items(self)
+
+    @property
+    def contains_remote_references(self) -> bool:
+        """Whether the contents of some sample are not here; costs a walk over the samples, which reads none."""
+        return any(not here for _, here in self.places())
+
+    @property
+    def remote_reference_keys(self) -> tuple[str, ...]:
+        """The keys of samples whose contents are not here, in order; costs as much."""
+        return tuple(key for key, here in self.places() if not here)
+
+    def places(self) -> Iterator[tuple[str, bool]]:
+        """The keys, in order, each with whether the contents of its sample are here. Reads no contents."""
+        for name, entry in self._rows():
+            yield self._key(name), self._is_here(name, entry)
+
+    def is_here(self, key: object) -> bool:
+        """Whether there is a sample under `key`, and its contents are here."""
+        try:
+            name = self._file_name(key)
+        except InvalidName:
+            return False
+        entry = self._find(name)
+        return entry is not None and self._is_here(name, entry)
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """Keys and samples one after the other, faster than asking for each key."""
-        for name, value in self._samples():
+        for name, value in self.samples_by_file():
             yield self._key(name), value
 
     def __eq__(self, other: object) -> bool:
@@ -303,7 +328,7 @@ class DatasetDataReader(Mapping[str, Any]):
             return (name for name, _ in self._rows())
         return (name for name, head, _ in rows if head[0] == _SAMPLE)
 
-    def _samples(self) -> Iterator[tuple[bytes, Any]]:
+    def samples_by_file(self) -> Iterator[tuple[bytes, Any]]:
         """File names and values, in order; each is read when its turn comes."""
         rows = self._committed()
         if rows is None:
@@ -314,6 +339,10 @@ class DatasetDataReader(Mapping[str, Any]):
         """The rows of the dataset's directory in a commit; None for a branch, and where samples are directories."""
         tree = self._session.tree
         return tree.rows_ahead(self._path) if isinstance(tree, Snapshot) and not self._schema.nested else None
+
+    def _is_here(self, name: bytes, entry: Entry) -> bool:
+        """Whether the contents of that sample are here."""
+        return self._session.tree.is_here(entry)
 
     def _value_of(self, name: bytes, head: bytes, value: bytes) -> Any:
         """The value of a sample of a commit: in most cases without taking its entry apart."""
@@ -342,37 +371,6 @@ class DatasetDataReader(Mapping[str, Any]):
         if self._holds != "array":
             return decode_value(self._holds, payload)
         return array_from(payload, self._schema, attributes, copy=self._copies)
-
-
-class _Values(ValuesView[Any]):
-    """The values of a dataset."""
-
-    _mapping: DatasetDataReader
-
-    def __iter__(self) -> Iterator[Any]:
-        """Each sample, read when its turn comes."""
-        for _, value in self._mapping._samples():
-            yield value
-
-    def __contains__(self, value: object) -> bool:
-        """Whether some sample equals `value`; reads all of them."""
-        return any(bool(np.array_equal(array, value)) for array in self)  # type: ignore[arg-type]
-
-
-class _Items(ItemsView[str, Any]):
-    """The keys and values of a dataset."""
-
-    _mapping: DatasetDataReader
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Each key and its sample, read when its turn comes."""
-        return self._mapping.pairs()
-
-    def __contains__(self, item: object) -> bool:
-        """Whether the sample of that key equals that value."""
-        if not isinstance(item, tuple) or len(item) != 2 or item[0] not in self._mapping:
-            return False
-        return bool(np.array_equal(self._mapping[item[0]], item[1]))
 
 
 def dataset_name(path: Path) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from storage.errors import IsADirectory, NotADirectory, NotFound
+from storage.model.cache import Cache
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
-from storage.model.records import Commit, Entry, Kind, Schema, decode_entry
-from storage.stores.contents import Content, open_content, payload_of
+from storage.model.records import Commit, Entry, Kind, Schema, decode_entry, is_directory_of
+from storage.stores.contents import Content, is_here, open_content, payload_of
 from storage.stores.objects import Objects
 from storage.tree import read
 from storage.tree.node import Load, Row
@@ -18,11 +19,28 @@ LARGE = 1 << 18
 """Directories of more entries, whose leaves would not find room in the cache, are listed without keeping them."""
 PLACES = 1000
 """So many directories are kept, to be looked into again."""
+COUNTED = 1000
+"""Bytes that a count takes, about."""
 
 
 def listing_load(objects: Objects, root: Digest) -> Load:
     """What loads the nodes of the directory with that root to list it."""
     return objects.passing if read.sums(objects.node, root).count > LARGE else objects.node
+
+
+Counts = Cache[tuple[Digest, Schema], int]
+"""How many directories of a schema lie in the committed directory with that root: counted once, and kept."""
+
+
+def directory_counts(objects: Objects) -> Counts:
+    """Counts of what these objects hold."""
+
+    def count(key: tuple[Digest, Schema]) -> tuple[int, int]:
+        root, schema = key
+        found = read.heads(objects.node, partial(objects.nodes, keep=False), root)
+        return sum(is_directory_of(head, schema) for head in found), COUNTED
+
+    return Cache(COUNTED * PLACES, count)
 
 
 class Snapshot:
@@ -33,6 +51,7 @@ class Snapshot:
         self.record: Commit = objects.commit(commit)
         self._objects = objects
         self._directories: dict[Path, Digest] = {}
+        self._counts = directory_counts(objects)
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path`; () is the root. NotFound, NotADirectory."""
@@ -94,6 +113,11 @@ class Snapshot:
         assert isinstance(entry.value, bytes)
         return payload_of(self._objects, entry.flags, entry.value)
 
+    def is_here(self, entry: Entry) -> bool:
+        """Whether everything that a sample holds is stored here."""
+        assert isinstance(entry.value, bytes)
+        return is_here(self._objects, entry.flags, entry.value)
+
     def open(self, path: Path) -> tuple[Entry, Content]:
         """A file or sample and what it holds. IsADirectory for a directory."""
         entry = self.entry(path)
@@ -104,6 +128,10 @@ class Snapshot:
     def count_samples(self, path: Path) -> int:
         """How many samples a directory holds."""
         return self.entry(path).samples
+
+    def count_directories(self, path: Path, schema: Schema) -> int:
+        """How many directories with that schema lie in a directory: a walk over it, and none again."""
+        return self._counts[self._directory(path), schema]
 
     def schema_of(self, path: Path) -> Schema | None:
         """The schema of a directory, None for an ordinary one."""

@@ -247,6 +247,11 @@ def is_plain_sample(head: bytes) -> bool:
     return len(head) == HEAD.size and head.startswith(_PLAIN_SAMPLE)
 
 
+def is_directory_of(head: bytes, schema: Schema) -> bool:
+    """Whether it is the head of a directory with that schema, staged or committed. Corrupt."""
+    return head[0] in (_DIRECTORY, _STAGED) and decode_attributes(head[HEAD.size :]).schema == schema
+
+
 def decode_entry(head: bytes, value: bytes | Place) -> Entry:
     """The entry that encode_head wrote, with its value; Corrupt for anything else."""
     try:

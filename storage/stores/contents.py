@@ -186,6 +186,16 @@ def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Dig
         yield from (chunk.digest for chunk in _chunks(objects, flags, value))
 
 
+def is_here(objects: Objects, flags: int, value: bytes) -> bool:
+    """Whether all is stored that holds the contents of an entry with those flags and that value. Reads none of it."""
+    if not flags & FLAGS:
+        return True
+    try:
+        return objects.has_all(list(contents_digests(objects, flags, value)))
+    except NotFound:
+        return False
+
+
 def store_payload(
     objects: Objects,
     source: Source,

@@ -354,6 +354,13 @@ class Objects:
         with self._index.read() as txn:
             return self._is_kept(txn, digest)
 
+    def has_all(self, digests: Sequence[Digest]) -> bool:
+        """Whether something is stored under each of these, and whatever it is a delta against."""
+        with self._index.read() as txn:
+            if any(txn.get(digest, db=self._index.objects) is None for digest in digests):
+                return False
+        return all(self.has_all(delta.bases) for delta in self.deltas(digests))
+
     def _put(
         self,
         kind: RecordKind,

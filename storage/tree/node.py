@@ -119,6 +119,10 @@ class Leaf:
         """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
         return zip(self._column(0, start), self._column(1, start), self._column(2, start), strict=True)
 
+    def heads(self) -> list[bytes]:
+        """The heads of all rows."""
+        return self._column(1, 0)
+
     def leading(self) -> Iterator[tuple[bytes, bytes]]:
         """Head and value of the rows that may lead to other objects: directories, and contents kept elsewhere."""
         for i, head in enumerate(self._column(1, 0)):

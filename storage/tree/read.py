@@ -54,11 +54,22 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
 
 def rows_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Row]:
     """The rows of the whole map, in order, for who will read many of them: leaves are loaded some at once."""
+    for leaf in _leaves_ahead(load, load_many, root):
+        yield from leaf.rows()
+
+
+def heads(load: Load, load_many: LoadMany, root: Digest) -> Iterator[bytes]:
+    """The heads of all rows of the map, in order."""
+    for leaf in _leaves_ahead(load, load_many, root):
+        yield from leaf.heads()
+
+
+def _leaves_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Leaf]:
     waiting = [] if root == EMPTY else [root]
     while waiting:
         node = load(waiting.pop())
         if isinstance(node, Leaf):
-            yield from node.rows()
+            yield node
         elif node.level > 1:
             waiting += reversed(node.digests)
         else:
@@ -66,7 +77,7 @@ def rows_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Row]:
                 for leaf in load_many(node.digests[at : at + AHEAD]):
                     if not isinstance(leaf, Leaf):
                         raise BadNode("an inner node stands where a leaf is expected")
-                    yield from leaf.rows()
+                    yield leaf
 
 
 def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
