@@ -10,7 +10,7 @@ from storage.model.cache import Cache
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import Commit, Entry, Kind, Schema, decode_entry, is_directory_of
-from storage.stores.contents import Content, is_here, open_content, payload_of
+from storage.stores.contents import Content, is_here, open_content, payload_of, put_payload_into
 from storage.stores.objects import Objects
 from storage.tree import read
 from storage.tree.node import Load, Row
@@ -112,6 +112,11 @@ class Snapshot:
         """What a sample holds, without its header."""
         assert isinstance(entry.value, bytes)
         return payload_of(self._objects, entry.flags, entry.value)
+
+    def put_payload_into(self, room: memoryview, entry: Entry) -> bool:
+        """Fill `room` with what a sample holds, which is not kept; False, and nothing else, if that has another length."""
+        assert isinstance(entry.value, bytes)
+        return put_payload_into(room, self._objects, entry.flags, entry.value)
 
     def is_here(self, entry: Entry) -> bool:
         """Whether everything that a sample holds is stored here."""

@@ -175,7 +175,10 @@ class Stacker:
         def put(some: Iterable[tuple[int, Entry]]) -> None:
             """Decode some samples."""
             for place, entry in some:
-                stacked[place] = array_from(self.tree.payload(entry), self.schema, entry.attributes, copy=False)
+                room = stacked[place : place + 1]
+                usual = entry.attributes.header is None and room.flags.c_contiguous
+                if not usual or not self.tree.put_payload_into(room.reshape(-1).view(np.uint8).data, entry):
+                    room[0] = array_from(self.tree.payload(entry), self.schema, entry.attributes, copy=False)
 
         rest = iter(waiting)
         slab = list(islice(rest, SLAB))

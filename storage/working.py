@@ -35,6 +35,7 @@ from storage.stores.contents import (
     is_here,
     open_content,
     payload_of,
+    put_payload_into,
     same_contents,
 )
 from storage.stores.log import Log
@@ -141,6 +142,10 @@ class WorkingReader:
     def payload(self, entry: Entry) -> bytes | memoryview:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
+
+    def put_payload_into(self, room: memoryview, entry: Entry) -> bool:
+        """Fill `room` with what a sample holds, which is not kept; False, and nothing else, if that has another length."""
+        return put_payload_into(room, self._p.objects, entry.flags, self._p.staging.value(entry.value))
 
     def is_here(self, entry: Entry) -> bool:
         """Whether everything that a sample holds is stored here."""

@@ -125,6 +125,22 @@ def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def put_payload_into(room: memoryview, objects: Objects, flags: int, value: bytes) -> bool:
+    """Fill `room` with what payload_of gives, without keeping it; False, and nothing is done, where it is of another length."""
+    if not flags & FLAGS:
+        if len(value) == len(room):
+            room[:] = value
+        return len(value) == len(room)
+    chunks = _chunks(objects, flags, value)
+    if sum(chunk.length for chunk in chunks) != len(room):
+        return False
+    at = 0
+    for chunk in chunks:
+        objects.put_into(room[at : at + chunk.length], chunk.digest)
+        at += chunk.length
+    return True
+
+
 def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
     """Whether two versions of a file, link or sample have the same file form.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -15,7 +15,7 @@ from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
 from storage.errors import Corrupt, NotFound
 from storage.model.cache import Cache
-from storage.model.chunking import ChunkRef, Codec, pack, pack_many, unpack, unpack_many
+from storage.model.chunking import ChunkRef, Codec, pack, pack_many, unpack, unpack_into, unpack_many
 from storage.model.deltas import BASES_MAX, CHAIN_MAX, DELTA_MIN, WORTH, Delta, difference, patched
 from storage.model.digest import Digest, blake, hexed
 from storage.model.records import Commit, Place, decode_commit, encode_commit
@@ -23,6 +23,7 @@ from storage.stores.log import Log
 from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 
 Node = Leaf | Inner
+T = TypeVar("T")
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
 # The same, as numpy reads many of them at once.
@@ -105,6 +106,10 @@ class Objects:
 
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
+        return self._read(digest, self.unpacked)
+
+    def _read(self, digest: Digest, unpacked: Callable[[int, memoryview, int], T]) -> T:
+        """What `unpacked` makes of an object's codec, its stored bytes, which are checked, and its length. Errors as of get."""
         row = self._row(digest)
         while row is not None:
             place, raw_length, codec, check = _parsed(row)
@@ -112,7 +117,7 @@ class Objects:
             try:
                 stored = self._segments.read_object(place, digest)
                 _require_unchanged(stored, check)
-                return self.unpacked(codec, stored, raw_length)
+                return unpacked(codec, stored, raw_length)
             except Corrupt as error:
                 before, row = row, self._row(digest)
                 if row == before:
@@ -121,6 +126,22 @@ class Objects:
                     ) from error
                 # gc moved it between the two steps.
         raise NotFound(f"no object {hexed(digest)} is stored here")
+
+    def put_into(self, room: memoryview, digest: Digest) -> None:
+        """Fill `room` with a chunk's contents, which are as long; they are not kept. NotFound, Corrupt."""
+        kept = self._chunks.find(digest)
+        if kept is not None:
+            if len(kept) != len(room):
+                raise Corrupt(f"object {hexed(digest)} has {len(kept)} bytes instead of {len(room)}")
+            room[:] = kept
+            return
+
+        def unpack_there(codec: int, stored: memoryview, length: int) -> None:
+            if codec == Codec.DELTA:
+                stored, codec = memoryview(self.unpacked(codec, stored, length)), Codec.RAW
+            unpack_into(room, codec, stored, length)
+
+        self._read(digest, unpack_there)
 
     def get_many(self, digests: Sequence[Digest]) -> list[bytes | memoryview]:
         """What `get` gives for each of these: found, read and unpacked together, at a fraction of the cost. Not kept."""

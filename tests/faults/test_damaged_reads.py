@@ -17,7 +17,7 @@ from tests.faults.test_damage import flip
 COUNT = 400
 KEYS = [f"{i:03d}" for i in range(COUNT)]
 SHORT = np.random.default_rng(0).integers(0, 9, (COUNT, 100)).astype("u1")
-LONG = np.random.default_rng(1).integers(0, 9, (6, 50_000)).astype("u1")
+LONG = np.random.default_rng(1).integers(0, 9, (6, 20_000)).astype("i4")
 TEXTS = [str(array.tolist()) for array in SHORT[:50]]
 
 Way = Callable[[object], object]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.engine import Engine
-from storage.errors import Closed
+from storage.errors import Closed, Corrupt
 from storage.model.records import Attributes, Author, sample_head
 from storage.model.samples import BytesSource
 from storage.repository import Repository
@@ -148,6 +148,63 @@ def test_a_stack_is_put_where_it_was_wanted_whatever_the_dtype(repo, dtype):
             out[:] = np.zeros(1, dtype)
             assert co["d"].stack([f"{i:03d}" for i in range(500)], out=out) is out
             assert np.array_equal(out, wanted)
+
+
+def long_samples(dtype: str, count: int, noise: int) -> np.ndarray:
+    """Samples of several chunks each; those of the second half are nearly those of the first."""
+    first = np.random.default_rng(1).integers(0, noise, (2, count)).astype(dtype)
+    second = first.copy()
+    second[:, 100:200] = 1
+    return np.concatenate([first, second])
+
+
+@pytest.mark.parametrize("compression", ["", "none", "zstd"])
+@pytest.mark.parametrize("dtype, noise", [("i4", 50), ("u1", 4), ("u1", 256)])
+def test_long_samples_are_unpacked_where_they_are_wanted(repo, dtype, noise, compression):
+    wanted = long_samples(dtype, 3_000_000 // np.dtype(dtype).itemsize, noise)
+    keys = list("abcd")
+    with repo.checkout(write=True) as co:
+        dataset = co.datasets.init_dataset("d", prototype=wanted[0], compression=compression)
+        dataset.update(dict(zip("ab", wanted[:2], strict=True)))
+        co.commit("one")
+        dataset.update(dict(zip("ab", wanted[2:], strict=True)))
+        dataset.update(dict(zip("cd", wanted[:2], strict=True)))
+        assert np.array_equal(dataset.stack(), wanted[[2, 3, 0, 1]])
+        co.commit("two")
+    with repo.checkout() as co:
+        objects, dataset = co._session.tree.objects, co["d"]
+        chunks = [chunk for key in keys for chunk in co._session.tree.open((b"d", key.encode() + b".npy"))[1].chunks]
+        assert len(chunks) >= 8
+        for _ in range(2):
+            out = np.empty((4, 2, wanted.shape[1]), dtype)[:, 0]
+            assert np.array_equal(dataset.stack(out=out), wanted[[2, 3, 0, 1]])
+            assert np.array_equal(dataset[["c", "a"]], wanted[[0, 2]])
+            # The second time from memory, which reading them one by one leaves them in.
+            assert np.array_equal([dataset[key] for key in keys], wanted[[2, 3, 0, 1]])
+        objects.empty_caches()
+        assert dataset.stack().nbytes == wanted.nbytes
+        deltas = any(objects.delta(chunk.digest) for chunk in chunks)
+        assert deltas != bool(compression)
+        # What deltas are against may be: many may be against the same.
+        assert deltas or not any(chunk.digest in objects._chunks for chunk in chunks)
+
+
+def test_a_sample_whose_list_of_chunks_is_too_short_is_not_read_as_another(repo):
+    wanted = np.arange(40_000, dtype="i4")
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset("d", prototype=wanted)["a"] = wanted
+        co.commit("one")
+    with repo.checkout() as co:
+        tree = co._session.tree
+        entry = tree.entry((b"d", b"a.npy"))
+        with pytest.raises(Corrupt):
+            tree.objects.put_into(memoryview(bytearray(100)), tree.open((b"d", b"a.npy"))[1].chunks[0].digest)
+        co["d"]["a"]
+        with pytest.raises(Corrupt):
+            tree.objects.put_into(memoryview(bytearray(100)), tree.open((b"d", b"a.npy"))[1].chunks[0].digest)
+        assert not tree.put_payload_into(memoryview(bytearray(100)), entry)
+        room = bytearray(wanted.nbytes)
+        assert tree.put_payload_into(memoryview(room), entry) and room == wanted.tobytes()
 
 
 def test_reading_ends_when_the_checkout_is_closed(repo):
