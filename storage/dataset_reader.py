@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from itertools import starmap
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
@@ -20,7 +21,7 @@ from storage.model.values import decode_value
 from storage.session import Session
 from storage.snapshot import Snapshot
 from storage.stacking import Stacker
-from storage.tree.node import Row
+from storage.tree.node import Row, uniform_values
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
@@ -334,6 +335,24 @@ class DatasetDataReader(Mapping[str, Any]):
         if rows is None:
             return ((name, self._value_at(name, entry)) for name, entry in self._rows())
         return ((name, self._value_of(name, head, value)) for name, head, value in rows if head[0] == _SAMPLE)
+
+    def samples_in_order(self) -> Iterator[Any]:
+        """The values, in order; each is read when its turn comes."""
+        tree = self._session.tree
+        if self._nbytes <= 0 or not isinstance(tree, Snapshot):
+            yield from (value for _, value in self.samples_by_file())
+            return
+        for digest, leaf in tree.leaves_ahead(self._path):
+            block = uniform_values(leaf, self._nbytes)
+            if block is None:
+                rows = [row for row in tree.rows_of(digest) if row[1][0] == _SAMPLE]
+                yield from starmap(self._value_of, rows)
+                continue
+            values = bytes(block)
+            for at in range(0, len(values), self._nbytes):
+                self._session.require_open()
+                # Not a view of the leaf: that would keep its neighbours in memory as long as it.
+                yield np.ndarray(self._shape, self._dtype, values[at : at + self._nbytes])
 
     def _committed(self) -> Iterator[Row] | None:
         """The rows of the dataset's directory in a commit; None for a branch, and where samples are directories."""

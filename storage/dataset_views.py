@@ -18,8 +18,7 @@ class Values(ValuesView[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """Each sample, read when its turn comes."""
-        for _, value in self._mapping.samples_by_file():
-            yield value
+        return self._mapping.samples_in_order()
 
     def __contains__(self, value: object) -> bool:
         """Whether some sample equals `value`; reads all of them."""

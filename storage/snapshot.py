@@ -90,6 +90,15 @@ class Snapshot:
         keep = read.sums(self._objects.node, root).count <= LARGE
         return read.rows_ahead(self._objects.node, partial(self._objects.nodes, keep=keep), root)
 
+    def leaves_ahead(self, path: Path) -> Iterator[tuple[Digest, bytes | memoryview]]:
+        """Digest and bytes of the leaves of a directory, in order, for who will take most of their values. None is kept."""
+        for digests in read.portions(self._objects.node, self._directory(path)):
+            yield from zip(digests, self._objects.get_many(digests), strict=True)
+
+    def rows_of(self, leaf: Digest) -> Iterator[Row]:
+        """Name, head and value of everything in a leaf. Corrupt."""
+        return read.rows(self._objects.passing, leaf)
+
     def row(self, path: Path, name: bytes) -> tuple[bytes, bytes] | None:
         """Head and value of what is called `name` in the directory at `path`, None where there is nothing."""
         return read.get(self._objects.node, self._directory(path), name)

@@ -54,30 +54,37 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
 
 def rows_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Row]:
     """The rows of the whole map, in order, for who will read many of them: leaves are loaded some at once."""
-    for leaf in _leaves_ahead(load, load_many, root):
-        yield from leaf.rows()
+    for digests in portions(load, root):
+        for leaf in load_many(digests):
+            yield from _require_leaf(leaf).rows()
 
 
 def heads(load: Load, load_many: LoadMany, root: Digest) -> Iterator[bytes]:
     """The heads of all rows of the map, in order."""
-    for leaf in _leaves_ahead(load, load_many, root):
-        yield from leaf.heads()
+    for digests in portions(load, root):
+        for leaf in load_many(digests):
+            yield from _require_leaf(leaf).heads()
 
 
-def _leaves_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Leaf]:
+def portions(load: Load, root: Digest) -> Iterator[Sequence[Digest]]:
+    """The digests of all leaves, in order, as many at once as are worth loading together. Loads inner nodes only."""
     waiting = [] if root == EMPTY else [root]
     while waiting:
-        node = load(waiting.pop())
+        digest = waiting.pop()
+        node = load(digest)
         if isinstance(node, Leaf):
-            yield node
+            yield [digest]
         elif node.level > 1:
             waiting += reversed(node.digests)
         else:
             for at in range(0, len(node), AHEAD):
-                for leaf in load_many(node.digests[at : at + AHEAD]):
-                    if not isinstance(leaf, Leaf):
-                        raise BadNode("an inner node stands where a leaf is expected")
-                    yield leaf
+                yield node.digests[at : at + AHEAD]
+
+
+def _require_leaf(node: Node) -> Leaf:
+    if isinstance(node, Inner):
+        raise BadNode("an inner node stands where a leaf is expected")
+    return node
 
 
 def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
@@ -120,9 +127,7 @@ def grouped(
     while portion := list(islice(groups, AHEAD)):
         nodes = iter(load_many([digest for digest, _ in portion if digest is not None]))
         for digest, end in portion:
-            leaf = None if digest is None else next(nodes)
-            if isinstance(leaf, Inner):
-                raise BadNode("an inner node stands where a leaf is expected")
+            leaf = None if digest is None else _require_leaf(next(nodes))
             yield leaf, [-1] * (end - at) if leaf is None else [leaf.find(key) for key in keys[at:end]]
             at = end
 
