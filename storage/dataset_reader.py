@@ -219,16 +219,16 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def is_here(self, key: object) -> bool:
         """Whether there is a sample under `key`, and its contents are here."""
-        try:
-            name = self._file_name(key)
-        except InvalidName:
+        if key not in self:
             return False
+        name = self._file_name(key)
         entry = self._find(name)
-        return entry is not None and self._is_here(name, entry)
+        # What a batch keeps back has no entry yet: it is in memory.
+        return entry is None or self._is_here(name, entry)
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """Keys and samples one after the other, faster than asking for each key."""
-        for name, value in self.samples_by_file():
+        for name, value in self._samples():
             yield self._key(name), value
 
     def __eq__(self, other: object) -> bool:
@@ -329,7 +329,7 @@ class DatasetDataReader(Mapping[str, Any]):
             return (name for name, _ in self._rows())
         return (name for name, head, _ in rows if head[0] == _SAMPLE)
 
-    def samples_by_file(self) -> Iterator[tuple[bytes, Any]]:
+    def _samples(self) -> Iterator[tuple[bytes, Any]]:
         """File names and values, in order; each is read when its turn comes."""
         rows = self._committed()
         if rows is None:
@@ -340,7 +340,7 @@ class DatasetDataReader(Mapping[str, Any]):
         """The values, in order; each is read when its turn comes."""
         tree = self._session.tree
         if self._nbytes <= 0 or not isinstance(tree, Snapshot):
-            yield from (value for _, value in self.samples_by_file())
+            yield from (value for _, value in self._samples())
             return
         for digest, leaf in tree.leaves_ahead(self._path):
             block = uniform_values(leaf, self._nbytes)

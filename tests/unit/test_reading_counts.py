@@ -116,6 +116,15 @@ def test_hg_44_hg_50_hg_57_samples_whose_contents_are_elsewhere_are_told_apart(r
             list(flat.values())
 
 
+def test_hg_50_what_a_batch_keeps_back_is_here(repo):
+    with repo.checkout(write=True) as co:
+        flat = co.datasets.init_dataset("flat", prototype=LONG)
+        with flat:
+            flat["a"] = LONG
+            assert "a" in flat.keys(local=True) and "b" not in flat.keys(local=True)
+            assert list(flat.keys(local=True)) == ["a"]
+
+
 def test_hg_50_a_sample_kept_as_a_delta_is_here_only_with_what_it_stands_on(repo):
     changed = LONG.copy()
     changed[1000:1100] = 7
