@@ -26,6 +26,8 @@ MANY_LEAVES = 64
 """So many leaves are unpacked at once: about a megabyte, which the processor's cache still holds when it is copied."""
 SLAB = 1024
 """So many samples wait to be decoded at once."""
+FEW = 8
+"""So many samples of one leaf are taken out of it together, fewer one by one."""
 
 _Waiting = Iterator[tuple[int, Entry]]
 
@@ -149,6 +151,10 @@ class Stacker:
             at += len(rows)
             if leaf is None or -1 in rows:
                 raise self._missing(names[here[rows.index(-1)]])
+            block = uniform_values(leaf.raw, size) if size and len(rows) >= FEW else None
+            if block is not None:
+                stacked[here] = np.ndarray((len(leaf), *self.schema.shape), self.dtype, block)[rows]
+                continue
             for place, row in zip(here, rows, strict=True):
                 head, value = leaf.contents(row)
                 if is_plain_sample(head) and len(value) == size:
