@@ -148,14 +148,14 @@ class Objects:
         with self._index.read() as txn:
             rows = [txn.get(digest, db=self._index.objects) for digest in digests]
         try:
-            return self._got(digests, rows)
-        except (Corrupt, ValueError, TypeError):
+            return self._got(digests, [row for row in rows if row is not None])
+        except (Corrupt, ValueError):
             # One is missing or damaged, or gc has moved it meanwhile: one by one it is found, or said which.
             return [self.get(digest) for digest in digests]
 
-    def _got(self, digests: Sequence[Digest], rows: Sequence[bytes | None]) -> list[bytes | memoryview]:
-        """The objects of these index rows. Corrupt; TypeError where there are fewer rows; ValueError: a delta, or no row."""
-        table = np.frombuffer(b"".join(rows), _ROWS)  # type: ignore[arg-type]  # which is the TypeError
+    def _got(self, digests: Sequence[Digest], rows: Sequence[bytes]) -> list[bytes | memoryview]:
+        """The objects of these index rows. Corrupt; ValueError where there are fewer rows, or a delta."""
+        table = np.frombuffer(b"".join(rows), _ROWS)
         # A delta is put together from others.
         if len(table) != len(digests) or (table["codec"] == Codec.DELTA).any():
             raise ValueError("not all are objects that stand for themselves")
@@ -253,7 +253,7 @@ class Objects:
         """The decoded tree nodes of these digests; what is not in memory is loaded at once, and kept if `keep`."""
         found = {digest: self._nodes.find(digest) for digest in digests}
         missing = [digest for digest, node in found.items() if node is None]
-        for digest, data in zip(missing, self.get_many(missing), strict=True):
+        for digest, data in zip(missing, self.get_many(missing) if missing else (), strict=True):
             node, size = _decoded(digest, data)
             found[digest] = node
             if keep:
