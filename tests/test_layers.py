@@ -38,6 +38,7 @@ LAYERS = [
     ["storage.metadata"],
     ["storage.stacking", "storage.filling", "storage.widening"],
     [
+        "storage.dataset_views",
         "storage.dataset_reader",
         "storage.dataset_writer",
         "storage.nested_datasets",
