@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from fusefs.cli.interrupts import INTERRUPTED, raise_again
 from fusefs.cli.location import Location
-from fusefs.cli.output import INTERRUPTED
 from storage.errors import ArborError
 
 EXIT_CODES = """\b
@@ -137,6 +137,7 @@ def main(context: click.Context, repository: Path | None) -> None:
       arborfs -C data commit -m "first measurements"
       arborfs umount /mnt/data
     """
+    raise_again()  # the command is imported, and from here on may have something to finish
     if os.environ.get("NO_COLOR"):
         context.color = False
     context.obj = Location(repository)

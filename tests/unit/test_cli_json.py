@@ -7,7 +7,7 @@ import json
 import click
 import pytest
 
-from fusefs.cli import main
+from fusefs.cli.commands import main
 from tests.unit.test_cli_commands import Cli, all_commands, committed, run, stage
 
 TELLS_NOTHING = {("mount",), ("umount",), ("completion",)}
