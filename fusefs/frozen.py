@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from fusefs import xattrs
 from fusefs.handles import ContentHandle, Entries, Handle, Listing
-from fusefs.layout import CONTROL, FOREVER, Owner, Stat, entry_stat, frozen_inode, handle_of, rank_of
+from fusefs.layout import CONTROL, FOREVER, Owner, Path, Stat, entry_stat, frozen_inode, handle_of, rank_of
 from fusefs.nodes import Node, ReadOnlyNode, Refused, Stale
 from storage.errors import NotFound, ReadOnly
 from storage.model.digest import Digest
@@ -116,6 +116,13 @@ class FrozenDirectory(ReadOnlyNode):
             known = self.registry.directory(ino)
             return known or FrozenDirectory(self.registry, self.snapshot, ino, entry, self)
         return FrozenFile(self, ino, entry)
+
+    def path(self) -> Path:
+        """Its path in the snapshot."""
+        if self.parent is None:
+            return ()
+        name, _ = self.snapshot.at(self.parent.entry.root, rank_of(self.ino))
+        return (*self.parent.path(), name)
 
     def listing(self) -> Listing:
         """A reader of the entries, resumable by rank."""

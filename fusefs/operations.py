@@ -35,6 +35,7 @@ from fusefs.working import Notice, WorkingDirectory
 from fusefs.working_file import WorkingFile
 from storage.errors import ArborError, Exists, NotFound
 from storage.model.names import path_text
+from storage.mounts import PLACE
 
 log = logging.getLogger("fusefs")
 
@@ -241,7 +242,8 @@ class Operations(pyfuse3.Operations):
         # Asked before every write: not even the node is looked for.
         if not name.startswith(b"user."):
             raise FUSEError(errno.ENOTSUP)
-        return self._table[inode].xattr(name)
+        node = self._table[inode]
+        return self._view.place(node) if name == PLACE.encode() else node.xattr(name)
 
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:

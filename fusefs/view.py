@@ -11,14 +11,17 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+import msgspec
+from msgspec.structs import replace
+
 from fusefs.buffers import Room
 from fusefs.conflicts import merging_control
 from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.diff_view import Diffs
-from fusefs.frozen import Snapshots
+from fusefs.frozen import FrozenDirectory, Snapshots
 from fusefs.layout import CONTROL, FOREVER, Owner
 from fusefs.memory import give_back
-from fusefs.nodes import Node
+from fusefs.nodes import NoAttribute, Node
 from fusefs.placed import Branch
 from fusefs.refs_view import TopDirectory
 from fusefs.rejections import Rejections
@@ -26,6 +29,8 @@ from fusefs.statistics import Statistics
 from fusefs.working import Notice, WorkingDirectory
 from storage.engine import Engine, TreeChange
 from storage.maintenance.figures import figures
+from storage.model.digest import hexed
+from storage.mounts import Where
 
 REJECTED = "rejected"
 
@@ -74,6 +79,17 @@ class View:
         more[b"diff"] = self._diffs.of_branch(branch, self.snapshots)
         branch.control = branch_control(self.engine, branch, self.statistics.report, more)
         return WorkingDirectory(branch, None, b"", None)
+
+    def place(self, node: Node) -> bytes:
+        """Where in the repository a directory is: a storage.mounts.Where as JSON. NoAttribute for what is in no tree."""
+        where = Where(str(self.engine.path), self.engine.identity)
+        if isinstance(node, WorkingDirectory) and not node.gone:
+            where = replace(where, branch=node.branch.name, path=os.fsdecode(b"/".join(node.path)))
+        elif isinstance(node, FrozenDirectory):
+            where = replace(where, commit=hexed(node.snapshot.commit), path=os.fsdecode(b"/".join(node.path())))
+        elif node is not self._top and node not in self.fixed():
+            raise NoAttribute("only directories of branches and commits have a place in the repository")
+        return msgspec.json.encode(where)
 
     def fixed(self) -> Iterable[Node]:
         """The directories at the top, which have inode numbers from the start, so that the kernel can be told of them."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from storage.disk.index import GENERATION, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
+    Conflict,
     Corrupt,
     Exists,
     InvalidName,
@@ -69,12 +71,19 @@ class EntryWriter(WorkingReader):
         return self._p.pins.working()
 
     def put_file(
-        self, path: Path, source: Source, *, attributes: Attributes | None = None, mtime: int | None = None
+        self,
+        path: Path,
+        source: Source,
+        *,
+        attributes: Attributes | None = None,
+        mtime: int | None = None,
+        instead: Entry | EllipsisType | None = ...,
     ) -> Entry:
         """Create or replace a file; in a dataset, a name with its suffix is a sample and must fit the schema.
 
         `attributes` None keeps mode, owner and xattrs of what was there. SchemaMismatch and InvalidSample leave the tree
-        as it was; an empty source is taken as a file still to be filled.
+        as it was; an empty source is taken as a file still to be filled. With `instead`, an entry that was read there or None
+        for nothing, Conflict where something else stands there now.
         """
         parent, name = split(path)
         schema = sample_schema(self.schema_of(parent), name)
@@ -87,6 +96,8 @@ class EntryWriter(WorkingReader):
         with self._change() as change:
             directory = change.directory(parent)
             found = change.find(directory, name)
+            if instead is not ... and instead != (found.entry if found is not None else None):
+                raise Conflict(path_text(path), "what was read", "another version")
             if found is not None and found.entry.is_directory:
                 raise IsADirectory(f"{path_text(path)} is a directory")
             if attributes is None and found is not None:
@@ -161,13 +172,15 @@ class EntryWriter(WorkingReader):
             change.put(directory, name, encode_head(entry), target, new=True)
         return entry
 
-    def remove(self, path: Path) -> None:
-        """Remove a file, sample or symbolic link. IsADirectory."""
+    def remove(self, path: Path, *, instead: Entry | None = None) -> None:
+        """Remove a file, sample or symbolic link. IsADirectory; Conflict where it is not the entry `instead` that was read."""
         parent, name = split(path)
         with self._change() as change:
             directory, found = self._existing(change, parent, name, path)
             if found.entry.is_directory:
                 raise IsADirectory(f"{path_text(path)} is a directory")
+            if instead is not None and instead != found.entry:
+                raise Conflict(path_text(path), "what was read", "another version")
             change.remove(directory, name)
 
     def remove_directory(self, path: Path) -> None:

@@ -29,6 +29,7 @@ from storage.errors import (
     UnknownRevision,
     Unsupported,
 )
+from storage.files import Files
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
@@ -342,6 +343,21 @@ class Repository:
             raise
         self._checkouts.add(writer)
         return writer
+
+    def files(self, *, branch: str = "", commit: str = "", tag: str = "") -> Files:
+        """The files and directories of a branch as it stands (the default one unless named), to read and to change, or of a
+        commit or tag, to read.
+
+        What a mount shows, without one: any number of processes may change a branch this way at once, and no writer lock is
+        held. ValueError for a branch, tag or commit that is not there.
+        """
+        engine = self._opened()
+        if not commit and not tag:
+            return Files(engine.working_tree(_known_branch(engine, branch)), self._home)
+        found = self._revision(engine, branch, commit, tag)
+        if found is None:
+            raise UnknownRevision(f"No commit exists with the hash: {commit}")
+        return Files(engine.snapshot(found), self._home)
 
     def force_release_writer_lock(self) -> bool:
         """Take the writer lock away from whoever holds it, on every branch; True.

@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 
+from msgspec.structs import replace
+
 from storage.disk.index import GENERATION, Txn, number_key
 from storage.entries import EntryWriter, split
 from storage.errors import (
     Conflict,
+    IsADirectory,
     NotADirectory,
     NotFound,
 )
@@ -54,6 +57,24 @@ class WorkingTree(EntryWriter):
                     assert entry is not None
                     change.set_root(encode_head(entry))
                 elif entry is not None or self._has_parents(change, path):
+                    self._put_entry(change, path, entry, parents)
+
+    def put_files(self, files: Sequence[tuple[Path, Entry | None]], parents: Mapping[Path, Entry]) -> None:
+        """As `put_entries`, of files alone: IsADirectory where one would take a directory's place, and nothing is changed.
+
+        Mode, owner and xattrs of what is replaced stay.
+        """
+        with self._change() as change:
+            for path, entry in files:
+                parent, name = split(path)
+                found = change.find(change.directory(parent), name) if self._has_parents(change, path) else None
+                if found is not None and found.entry.is_directory:
+                    raise IsADirectory(f"{path_text(path)} is a directory")
+                if entry is not None and found is not None:
+                    old, new = found.entry.attributes, entry.attributes
+                    kept = replace(new, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
+                    entry = replace(entry, attributes=kept)
+                if entry is not None or found is not None:
                     self._put_entry(change, path, entry, parents)
 
     def _has_parents(self, change: Change, path: Path) -> bool:

@@ -22,6 +22,7 @@ LAYERS = [
     ["storage.tree"],
     ["storage.disk"],
     ["storage.config"],
+    ["storage.mounts"],
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working"],
@@ -47,10 +48,11 @@ LAYERS = [
     ["storage.planting"],
     ["storage.formats"],
     ["storage.importing", "storage.exporting", "storage.external"],
-    ["storage.checkout"],
+    ["storage.checkout", "storage.files"],
     ["storage.reports"],
     ["storage.repository"],
-    ["storage.loaders", "storage.bulk"],
+    ["storage.loaders", "storage.bulk", "storage.places"],
+    ["storage.treants", "storage.pods"],
     ["storage"],  # the package itself names what users import
 ]
 

@@ -1,0 +1,317 @@
+"""The files and directories of a branch or a commit, by path: what a mount shows, without one."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Literal, NamedTuple
+
+from storage.config import folder
+from storage.disk.files import make_directory
+from storage.disk.locks import alone
+from storage.entries import sample_schema
+from storage.errors import Collected, Conflict, Exists, InvalidName, IsADirectory, NotADirectory, NotFound, ReadOnly
+from storage.model.digest import blake, hexed
+from storage.model.names import Path, path_text
+from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
+from storage.model.samples import BytesSource
+from storage.session import Home
+from storage.snapshot import Snapshot
+from storage.stores.contents import Content, stored_entry
+from storage.tree.node import EMPTY
+from storage.worktree import WorkingTree
+
+FilePath = str | os.PathLike[str]
+USER = "user."
+TRIES = 1000
+"""So often a change is tried again that somebody else got in before."""
+_KINDS: dict[Kind, Literal["file", "directory", "link"]] = {
+    Kind.FILE: "file",
+    Kind.SAMPLE: "file",
+    Kind.SYMLINK: "link",
+    Kind.DIRECTORY: "directory",
+    Kind.STAGED: "directory",
+}
+
+
+class FileInfo(NamedTuple):
+    """What stands at a path: a file (samples, too), a directory or a link; `size` in bytes (0
+    for a directory), `mtime` in ns since 1970."""
+
+    kind: Literal["file", "directory", "link"]
+    size: int
+    mtime: int
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return self.kind == "directory"
+
+
+class Files:
+    """The files of a branch as it stands, staged work included, or (read-only) those of a commit. Thread-safe.
+
+    Paths are texts seen from the top of the tree, `""` is the top itself. Each change is one atomic step, as through a
+    mount: any number of processes may make them at once, no writer lock is held, and it survives the end of the process when
+    the call returns. InvalidName (a ValueError) for a path with `..` or with a name that no file can have; NotFound (a
+    KeyError), NotADirectory, IsADirectory for what is not there or is something else; ReadOnly (a PermissionError) for
+    changes of a commit.
+    """
+
+    def __init__(self, tree: Snapshot | WorkingTree, home: Home) -> None:
+        self._tree = tree
+        self._home = home
+
+    @property
+    def repository(self) -> os.PathLike[str]:
+        """The repository's folder."""
+        return self._home.path
+
+    @property
+    def branch(self) -> str | None:
+        """The branch; None where it is a commit."""
+        return self._tree.branch if isinstance(self._tree, WorkingTree) else None
+
+    @property
+    def commit_hash(self) -> str:
+        """The commit, or the branch's last one: 64 hexadecimal digits, empty before the first one."""
+        tip = self._tree.commit if isinstance(self._tree, Snapshot) else self._tree.tip()
+        return hexed(tip) if tip is not None else ""
+
+    # Looking
+
+    def info(self, path: FilePath) -> FileInfo:
+        """What stands at `path`."""
+        return _info(self._tree.entry(tree_path(path)))
+
+    def exists(self, path: FilePath) -> bool:
+        """Whether anything stands at `path`."""
+        return self._found(tree_path(path)) is not None
+
+    def is_directory(self, path: FilePath) -> bool:
+        """Whether a directory stands at `path`."""
+        entry = self._found(tree_path(path))
+        return entry is not None and entry.is_directory
+
+    def list(self, path: FilePath = "") -> Iterator[tuple[str, FileInfo]]:
+        """Name and info of what is in a directory, in the order of the names' bytes."""
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind in _KINDS:
+                yield os.fsdecode(name), _info(entry)
+
+    def read(self, path: FilePath) -> bytes:
+        """What a file holds."""
+        content = self._content(tree_path(path))
+        return bytes(content.read(0, content.size))
+
+    def open(self, path: FilePath) -> BinaryIO:
+        """A file to read from and to seek in; only what is read is fetched. It stays as it is, whatever is written later."""
+        return io.BufferedReader(_Reading(self._content(tree_path(path))), 1 << 16)
+
+    def attributes(self, path: FilePath) -> dict[str, bytes]:
+        """The extended attributes `user.…` of what stands at `path`, by name without `user.`."""
+        entry = self._tree.entry(tree_path(path))
+        return {os.fsdecode(name)[len(USER) :]: value for name, value in entry.attributes.xattrs}
+
+    # Changing
+
+    def write(self, path: FilePath, data: bytes | memoryview) -> None:
+        """Make or replace a file. In a dataset, a sample must fit it: SchemaMismatch (a ValueError), and nothing changes."""
+        self._stored(lambda tree: tree.put_file(tree_path(path), BytesSource(data)))
+
+    def write_many(self, files: Mapping[str, bytes | memoryview | None]) -> None:
+        """Make, replace or (None) remove many files in one step; missing directories are made.
+
+        What is refused of one of them is refused of all. Removing what is not there is well.
+        """
+        self._stored(lambda tree: self._write_many(tree, files))
+
+    def _write_many(self, tree: WorkingTree, files: Mapping[str, bytes | memoryview | None]) -> None:
+        schemas: dict[Path, Schema | None] = {}
+        entries: list[tuple[Path, Entry | None]] = []
+        made: dict[Path, Entry] = {}
+        now = time.time_ns()
+        for text, data in files.items():
+            path = tree_path(text)
+            if not path:
+                raise IsADirectory("the top of a tree is a directory")
+            parent = path[:-1]
+            if parent not in schemas:
+                schemas[parent] = self._schema(parent)
+                for depth in range(1, len(path)):
+                    made[path[:depth]] = directory_entry(EMPTY, 0, 0, 0, mtime=now)
+            if data is None:
+                entries.append((path, None))
+                continue
+            source, schema = BytesSource(data), sample_schema(schemas[parent], path[-1])
+            if schema is not None and not source.size and not schema.takes_empty:
+                schema = None
+            entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
+        tree.put_files(entries, made)
+
+    def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
+        """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
+
+        Nobody else's change comes between, in this process or another; `change` is called again where one did. Whatever it
+        raises leaves the file as it was. Returns what it holds now.
+        """
+        where = tree_path(path)
+        for attempt in range(TRIES):
+            entry, before = self._version(where)
+            after = change(before)
+            if after == before:
+                return after
+            try:
+                self._stored(lambda tree, entry=entry, after=after: self._replace(tree, where, entry, after))  # type: ignore[misc]
+            except Conflict:
+                if attempt == TRIES - 1:
+                    raise
+            else:
+                return after
+        raise AssertionError("unreachable")
+
+    def _version(self, path: Path) -> tuple[Entry | None, bytes | None]:
+        """A file as it stands, and what it holds."""
+        try:
+            entry, content = self._tree.open(path)
+        except NotFound:
+            return None, None
+        return entry, bytes(content.read(0, content.size))
+
+    def _replace(self, tree: WorkingTree, path: Path, entry: Entry | None, data: bytes | None) -> None:
+        if data is not None:
+            tree.put_file(path, BytesSource(data), instead=entry)
+        elif entry is not None:
+            try:
+                tree.remove(path, instead=entry)
+            except NotFound:
+                raise Conflict(path_text(path), "what was read", "") from None
+
+    def make_directory(self, path: FilePath, *, parents: bool = False, schema: Schema | None = None) -> None:
+        """Make a directory, a dataset with a `schema`. Exists where there is something; with `parents` that is well if it is a
+        directory, and missing ones above it are made, too.
+        """
+        where = tree_path(path)
+        tree = self._writeable()
+        for depth in range(1, len(where)) if parents else ():
+            self._make(tree, where[:depth], Attributes())
+        if parents:
+            self._make(tree, where, Attributes(schema=schema))
+        else:
+            tree.make_directory(where, attributes=Attributes(schema=schema))
+
+    def _make(self, tree: WorkingTree, path: Path, attributes: Attributes) -> None:
+        found = self._found(path)
+        if found is None:
+            try:
+                tree.make_directory(path, attributes=attributes)
+            except Exists:
+                found = tree.entry(path)
+        if found is not None and not found.is_directory:
+            raise NotADirectory(f"{path_text(path)} is a file: there can be nothing below it")
+
+    def remove(self, path: FilePath) -> None:
+        """Remove a file or link, or a directory with all below it."""
+        self._writeable().remove_tree(tree_path(path))
+
+    def rename(self, old: FilePath, new: FilePath, *, replace: bool = False) -> None:
+        """Move a file or a directory with all below it. Exists, unless a file is to `replace` another; NotEmpty."""
+        self._writeable().rename(tree_path(old), tree_path(new), replace=replace)
+
+    def set_attributes(self, path: FilePath, values: Mapping[str, bytes | None]) -> None:
+        """Set extended attributes `user.…` by name without `user.`; None removes one."""
+        pairs = {os.fsencode(USER + name): value for name, value in values.items()}
+        self._writeable().set_attributes(tree_path(path), xattrs=pairs)
+
+    def commit(self, message: str) -> str:
+        """Freeze everything staged on the branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
+        return hexed(self._writeable().commit(message))
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of that name alone among all processes and threads that ask for it; waits for it. Not to be nested."""
+        key = blake(f"{self.branch}\0{name}".encode("utf-8", "surrogateescape")).hex()[:32]
+        locks = folder(self._home.path) / "locks"
+        make_directory(locks)
+        return alone(locks / key)
+
+    def _writeable(self) -> WorkingTree:
+        if not isinstance(self._tree, WorkingTree):
+            raise ReadOnly(f"commit {self.commit_hash[:16]} never changes: change a branch")
+        return self._tree
+
+    def _stored(self, put: Callable[[WorkingTree], object]) -> None:
+        """Put what may hold long contents; again where gc took them before they were staged."""
+        tree = self._writeable()
+        try:
+            with tree.storing():
+                put(tree)
+        except Collected:
+            with tree.storing():
+                put(tree)
+
+    def _found(self, path: Path) -> Entry | None:
+        try:
+            return self._tree.entry(path)
+        except (NotFound, NotADirectory):
+            return None
+
+    def _schema(self, parent: Path) -> Schema | None:
+        try:
+            return self._tree.schema_of(parent)
+        except NotFound:
+            return None
+
+    def _content(self, path: Path) -> Content:
+        if not path:
+            raise IsADirectory("the top of a tree is a directory")
+        return self._tree.open(path)[1]
+
+    def __repr__(self) -> str:
+        """The repository, and what of it."""
+        return f"Files({str(self._home.path)!r}, {self.branch or self.commit_hash[:16]!r})"
+
+
+class _Reading(io.RawIOBase):
+    """A content as a file."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._content.size}[whence]
+        if start + offset < 0:
+            raise InvalidName("before the beginning of a file there is nothing")
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: object) -> int:
+        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self._content.read(self._at, len(target))
+        target[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def tree_path(path: FilePath) -> Path:
+    """A path in a tree; empty components and `.` are left out. InvalidName for `..`; other names are checked when used."""
+    names = [name for name in os.fsencode(path).split(b"/") if name and name != b"."]
+    if b".." in names:
+        raise InvalidName(f"{os.fspath(path)!r} leads upwards: name a path from the top of the tree, without ..")
+    return tuple(names)
+
+
+def _info(entry: Entry) -> FileInfo:
+    return FileInfo(_KINDS[entry.kind], 0 if entry.is_directory else entry.size, entry.mtime)
