@@ -284,6 +284,7 @@ def _live_while_open(line: Connection) -> None:
     """End this process when the other end of `line` is closed: the import has failed, or its process is gone."""
 
     def wait() -> None:
+        """Return never."""
         line.poll(None)  # nothing is ever sent: what comes is the end
         os._exit(1)
 

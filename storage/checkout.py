@@ -24,6 +24,7 @@ from storage.model.names import split_path
 from storage.restoring import restore
 from storage.session import Home, Session, when_dropped
 from storage.snapshot import Snapshot
+from storage.working import WorkingReader
 
 
 class Checkout:
@@ -216,24 +217,31 @@ class ReaderCheckout(Checkout):
         return [("Writer", False), ("Commit Hash", hexed(self._commit))]
 
 
-class StagedCheckout(Checkout):
-    """A branch's datasets and metadata as they stand, staged work included, to read only. What is staged later shows, too."""
+class BranchCheckout(Checkout):
+    """What is common to the checkouts of a branch as it stands."""
 
-    def __init__(self, engine: Engine, branch: str, home: Home) -> None:
+    def __init__(self, engine: Engine, tree: WorkingReader, branch: str, home: Home) -> None:
+        super().__init__(engine, Session(tree, home))
         self._branch = branch
-        super().__init__(engine, Session(engine.working_reader(branch), home))
 
     @property
     def branch_name(self) -> str:
-        """The branch that is looked at."""
+        """The branch that is checked out, or looked at."""
         self._session.require_open()
         return self._branch
+
+
+class StagedCheckout(BranchCheckout):
+    """A branch's datasets and metadata as they stand, staged work included, to read only. What is staged later shows, too."""
+
+    def __init__(self, engine: Engine, branch: str, home: Home) -> None:
+        super().__init__(engine, engine.working_reader(branch), branch, home)
 
     def _facts(self) -> list[tuple[str, object]]:
         return [("Writer", False), ("Base Branch", self._branch)]
 
 
-class WriterCheckout(Checkout):
+class WriterCheckout(BranchCheckout):
     """A branch's datasets and metadata, to read and to change.
 
     Changes are staged on the branch: they are safe from the end of the process, are seen by mounts and by
@@ -242,25 +250,18 @@ class WriterCheckout(Checkout):
     """
 
     def __init__(self, engine: Engine, branch: str, release: Callable[[], None], home: Home) -> None:
-        self._branch = branch
-        self._tree = engine.working_tree(branch)
-        super().__init__(engine, Session(self._tree, home))
+        tree = engine.working_tree(branch)
+        super().__init__(engine, tree, branch, home)
         # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
         self._release = release
         self._dropped = when_dropped(self._session, release)
-        self._differ = WriterDiffer(engine, self._session, self._tree.standing)
+        self._differ = WriterDiffer(engine, self._session, tree.standing)
 
     @property
     def diff(self) -> WriterDiffer:
         """What is staged, and what differs between the branch as it stands and other states."""
         self._session.require_open()
         return self._differ
-
-    @property
-    def branch_name(self) -> str:
-        """The branch that is checked out."""
-        self._session.require_open()
-        return self._branch
 
     def commit(self, message: str, *, metadata: Mapping[str, str] | None = None) -> str:
         """Freeze everything staged on the branch as a commit and return its name, 64 hexadecimal digits.

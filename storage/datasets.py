@@ -175,6 +175,16 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """Whether datasets can be made and removed here."""
         return self._session.writeable
 
+    @property
+    def contains_remote_references(self) -> dict[str, bool]:
+        """For each dataset, whether the contents of some of its samples are not here; costs a walk over all samples."""
+        return {name: self[name].contains_remote_references for name in self}
+
+    @property
+    def remote_sample_keys(self) -> dict[str, tuple[str, ...]]:
+        """For each dataset, the keys of samples whose contents are not here; costs as much."""
+        return {name: self[name].remote_reference_keys for name in self}
+
     def add(self, samples: Mapping[str, Any]) -> str:
         """Stage one sample in each of several datasets of unnamed samples, under one generated key, and return that.
 

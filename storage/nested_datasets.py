@@ -10,7 +10,7 @@ from storage.dataset_reader import DatasetDataReader, Key, dataset_name, picked
 from storage.dataset_writer import DatasetDataWriter, file_names
 from storage.errors import NotFound, SchemaMismatch
 from storage.model.names import Path, check_key
-from storage.model.records import Entry, Schema
+from storage.model.records import Entry, Kind, Schema
 from storage.model.samples import Array
 from storage.session import Session
 
@@ -78,21 +78,26 @@ class NestedDatasetReader(DatasetDataReader):
 
     def __init__(self, session: Session, path: Path, schema: Schema) -> None:
         super().__init__(session, path, schema)
+        self._inner = schema.inner
         self._suffix = b""  # a sample is a directory, named by its key alone
 
     @property
     def num_subsamples(self) -> int:
-        """How many values all samples have together; costs a walk over the samples."""
-        return sum(len(sample) for sample in self.values())
+        """How many values all samples have together; costs a walk over the samples, not over their values."""
+        tree = self._session.tree
+        counts = (
+            entry.samples if entry.kind is Kind.DIRECTORY else tree.count_samples((*self._path, name))
+            for name, entry in self._rows()
+        )
+        return sum(counts)
 
     def __len__(self) -> int:
-        """How many samples there are; costs a walk over them."""
-        return sum(1 for _ in self._rows())
+        """How many samples there are. Those of a commit are walked over once; on a branch, what is staged each time."""
+        return self._session.tree.count_directories(self._path, self._inner)
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
-        inner = self._schema.inner
         for name, entry in self._session.tree.entries(self._path):
-            if entry.is_directory and inner.is_like(entry.schema):
+            if entry.is_directory and self._inner.is_like(entry.schema):
                 yield name, entry
 
     def _find(self, name: bytes) -> Entry | None:
@@ -101,7 +106,10 @@ class NestedDatasetReader(DatasetDataReader):
         except NotFound:
             self._session.tree.schema_of(self._path)  # NotFound where the dataset itself is gone
             return None
-        return entry if entry.is_directory and self._schema.inner.is_like(entry.schema) else None
+        return entry if entry.is_directory and self._inner.is_like(entry.schema) else None
+
+    def _is_here(self, name: bytes, entry: Entry) -> bool:
+        return not self._value_at(name, entry).contains_remote_references
 
     def _value_at(self, name: bytes, entry: Entry) -> SubsampleReader:
         assert entry.schema is not None

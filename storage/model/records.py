@@ -35,6 +35,8 @@ class Kind(IntEnum):
     STAGED = 5
 
 
+_PLAIN_SAMPLE = bytes([Kind.SAMPLE]) + bytes(7)  # no flags, no attributes
+
 CHUNKED = 1
 """Flag: the value is a list of chunks (digest 32 bytes, length u32 each)."""
 INDIRECT = 2
@@ -245,6 +247,16 @@ def encode_head(entry: Entry) -> bytes:
 def sample_head(size: int, mtime: int) -> bytes:
     """The head of a plain inline sample of `size` bytes in its file form."""
     return HEAD.pack(Kind.SAMPLE, 0, 0, 0, size, mtime)
+
+
+def is_plain_sample(head: bytes) -> bool:
+    """Whether it is the head of a sample whose value is its contents, and of which nothing else is kept."""
+    return len(head) == HEAD.size and head.startswith(_PLAIN_SAMPLE)
+
+
+def is_directory_of(head: bytes, schema: Schema) -> bool:
+    """Whether it is the head of a directory with a schema like that one, staged or committed. Corrupt."""
+    return head[0] in (_DIRECTORY, _STAGED) and schema.is_like(decode_attributes(head[HEAD.size :]).schema)
 
 
 def decode_entry(head: bytes, value: bytes | Place) -> Entry:

@@ -25,7 +25,6 @@ from storage.errors import (
 )
 from storage.errors import (
     MergeConflict,
-    NoMergeUnderWay,
     NotFound,
     StagedWork,
     StorageFailed,
@@ -38,7 +37,7 @@ from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
 from storage.stores.merge_record import MergeState
-from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_no_merge
+from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_merge, require_no_merge
 from storage.stores.moving import Mover, Names, Update, by_directory, changed_names
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of, require_commits
@@ -359,7 +358,4 @@ class Merger:
 
     def _under_way(self, txn: Txn, branch: str) -> tuple[MergeState, BranchRef]:
         ref = self._refs.branch(txn, branch)
-        state = read_state(self._refs, self._staging, txn, branch, ref)
-        if state is None:
-            raise NoMergeUnderWay(f"no merge of branch {branch!r} is under way")
-        return state, ref
+        return require_merge(read_state(self._refs, self._staging, txn, branch, ref), branch), ref

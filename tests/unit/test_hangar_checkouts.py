@@ -23,9 +23,10 @@ from storage.model.records import CHUNKED
 from storage.model.samples import BytesSource
 from storage.repository import Repository
 from storage.stores.objects import object_place
-from storage.tree.edit import build, edit
+from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 from tests.conftest import wait_until
+from tests.unit.test_building import built
 
 COUNT = 5000
 ROWS = np.random.default_rng(7).integers(0, 1000, (COUNT, 3), dtype="i4")
@@ -106,7 +107,7 @@ def test_a_map_built_of_columns_is_the_one_that_edits_give():
     names = sorted(key.encode() + b".npy" for key in KEYS)
     head = bytes(range(24))
     values = ROWS.tobytes()
-    root, sums, fresh = build(names, head, memoryview(values))
+    root, sums, fresh = built(names, head, 12, values)
     edits = [(name, (head, values[12 * i : 12 * (i + 1)])) for i, name in enumerate(names)]
     expected_root, expected_sums, expected = edit({}.__getitem__, EMPTY, edits)
     assert (root, sums, dict(fresh)) == (expected_root, expected_sums, dict(expected))
