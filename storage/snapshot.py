@@ -29,7 +29,7 @@ def listing_load(objects: Objects, root: Digest) -> Load:
 
 
 Counts = Cache[tuple[Digest, Schema], int]
-"""How many directories of a schema lie in the committed directory with that root: counted once, and kept."""
+"""How many directories like a schema lie in the committed directory with that root: counted once, and kept."""
 
 
 def directory_counts(objects: Objects) -> Counts:
@@ -144,7 +144,7 @@ class Snapshot:
         return self.entry(path).samples
 
     def count_directories(self, path: Path, schema: Schema) -> int:
-        """How many directories with that schema lie in a directory: a walk over it, and none again."""
+        """How many directories with a schema like that one lie in a directory: a walk over it, and none again."""
         return self._counts[self._directory(path), schema]
 
     def schema_of(self, path: Path) -> Schema | None:
