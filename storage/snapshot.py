@@ -29,14 +29,14 @@ def listing_load(objects: Objects, root: Digest) -> Load:
 
 
 Counts = Cache[tuple[Digest, Schema], int]
-"""How many directories like a schema lie in the committed directory with that root: counted once, and kept."""
+"""How many directories of a schema lie in the committed directory with that root: counted once, and kept."""
 
 
 def directory_counts(objects: Objects) -> Counts:
     """Counts of what these objects hold."""
 
     def count(key: tuple[Digest, Schema]) -> tuple[int, int]:
-        """Count, and say what it takes to keep that."""
+        """The count, and what it weighs in the cache."""
         root, schema = key
         found = read.heads(objects.node, partial(objects.nodes, keep=False), root)
         return sum(is_directory_of(head, schema) for head in found), COUNTED
@@ -145,7 +145,7 @@ class Snapshot:
         return self.entry(path).samples
 
     def count_directories(self, path: Path, schema: Schema) -> int:
-        """How many directories with a schema like that one lie in a directory: a walk over it, and none again."""
+        """How many directories with that schema lie in a directory: a walk over it, and none again."""
         return self._counts[self._directory(path), schema]
 
     def schema_of(self, path: Path) -> Schema | None:
