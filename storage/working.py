@@ -186,7 +186,7 @@ class WorkingReader:
         return self._surveyed(path).samples
 
     def count_directories(self, path: Path, schema: Schema) -> int:
-        """How many directories with a schema like that one lie in a directory: a walk of its staged rows only, but once."""
+        """How many directories with that schema lie in a directory: a walk of its staged rows, the committed ones only once."""
         with self._p.index.read() as txn:
             where = self._where(txn, path)
             count = self._counts[where.base, schema]
