@@ -232,6 +232,10 @@ class Closed(State, PermissionError):
     """The checkout or repository has been closed."""
 
 
+class InBatch(State, PermissionError):
+    """Something that cannot be done inside a `with` block of a dataset, whose samples wait for its end."""
+
+
 class NewerFormat(State, RuntimeError):
     """The repository was written by a newer arborfs."""
 
