@@ -1,4 +1,4 @@
-"""One row of one staged directory: the record of the journal, and what `staging.apply_stage` makes of it, at a third of the cost.
+"""One row of one staged directory: its record of the journal, and what `apply_stage` makes of that, at a third of the cost.
 
 Most changes are that: outside a batch every sample, in a mount every file that is closed.
 """
