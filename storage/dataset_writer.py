@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from storage.dataset_reader import DatasetDataReader, Key
-from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch
+from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch, WrongType
 from storage.filling import LEAST, fill
 from storage.model.chunking import INLINE_MAX
 from storage.model.names import Path, check_key
@@ -125,7 +125,9 @@ class DatasetDataWriter(DatasetDataReader):
         """
         self._session.require_open()
         if arrays:
-            self._update_rows(list(other), *arrays, **more)
+            if len(arrays) > 1 or more or isinstance(other, str):
+                raise WrongType("beside keys in a list, update takes one array with as many rows, and nothing else")
+            self._update_rows(list(other), arrays[0])
             return
         pairs = list(other.items() if isinstance(other, Mapping) else other) + list(more.items())
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
@@ -141,7 +143,10 @@ class DatasetDataWriter(DatasetDataReader):
     def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
         """Stage the rows of one array."""
         if not isinstance(rows, np.ndarray) or rows.ndim == 0 or len(rows) != len(keys):
-            raise SchemaMismatch(f"{len(keys)} keys need an array of as many rows", expected=str(len(keys)))
+            found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise SchemaMismatch(
+                f"{len(keys)} keys need an array of as many rows, not {found}", expected=str(len(keys)), found=found
+            )
         if not keys:
             return
         check_array(self._schema, rows.dtype, rows.shape[1:], "each row")
@@ -293,8 +298,10 @@ class DatasetDataWriter(DatasetDataReader):
         with self._lock:
             if not self._waiting:
                 return None
-            text = str(key) if type(key) is int else key
-            return self._waiting.get(text) if isinstance(text, str) else None
+            try:
+                return self._waiting.get(check_key(key))
+            except InvalidName:
+                return None
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
         self.flush()

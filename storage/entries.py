@@ -257,6 +257,7 @@ class EntryWriter(WorkingReader):
         """Give an entry that mode, owner and xattrs; what else it has stays."""
 
         def changed(entry: Entry) -> Entry:
+            """The entry with what `attributes` say."""
             mode, uid, gid, xattrs = attributes.mode, attributes.uid, attributes.gid, attributes.xattrs
             return replace(entry, attributes=replace(entry.attributes, mode=mode, uid=uid, gid=gid, xattrs=xattrs))
 
@@ -384,6 +385,7 @@ class EntryWriter(WorkingReader):
         """Change what is given, leave the rest; an xattr of value None is removed."""
 
         def changed(entry: Entry) -> Entry:
+            """The entry with what is given in the place of what it had."""
             old = entry.attributes
             pairs = dict(old.xattrs)
             for key, value in (xattrs or {}).items():

@@ -90,7 +90,7 @@ def _changing(tree: WorkingTree, root: Digest, edits: Sequence[tuple[bytes, tupl
     """The edits that change anything; None where one would replace more than a plain sample."""
     changing: list[Edit] = []
     at = 0
-    for leaf, found in read.grouped(tree.objects.node, root, [name for name, _ in edits]):
+    for leaf, found in read.grouped(tree.objects.node, tree.objects.nodes, root, [name for name, _ in edits]):
         for row, edit in zip(found, edits[at : at + len(found)], strict=True):
             if row >= 0 and leaf is not None:
                 head, value = leaf.contents(row)

@@ -27,13 +27,16 @@ from storage.model.records import (
     Schema,
     decode_entry,
     directory_entry,
+    is_directory_of,
 )
-from storage.snapshot import listing_load
+from storage.snapshot import directory_counts, listing_load
 from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
+    is_here,
     open_content,
     payload_of,
+    put_payload_into,
     same_contents,
 )
 from storage.stores.log import Log
@@ -102,6 +105,7 @@ class WorkingReader:
         self._p = parts
         self._known = Known(b"", {})
         self._surveys: tuple[bytes | None, dict[Path, _Survey]] = (b"", {})
+        self._counts = directory_counts(parts.objects)
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path` as staged or committed; () is the root. NotFound, NotADirectory."""
@@ -149,6 +153,14 @@ class WorkingReader:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
 
+    def put_payload_into(self, room: memoryview, entry: Entry) -> bool:
+        """Fill `room` with what a sample holds, which is not kept; False, and nothing else, if that has another length."""
+        return put_payload_into(room, self._p.objects, entry.flags, self._p.staging.value(entry.value))
+
+    def is_here(self, entry: Entry) -> bool:
+        """Whether everything that a sample holds is stored here."""
+        return is_here(self._p.objects, entry.flags, self._p.staging.value(entry.value) if entry.flags else b"")
+
     def same_contents(self, old: Entry, new: Entry) -> bool:
         """Whether two versions of one name hold the same bytes; False may also mean that this cannot be told."""
         return same_contents(self._p.objects, old, new)
@@ -172,6 +184,17 @@ class WorkingReader:
     def count_samples(self, path: Path) -> int:
         """How many samples a directory holds: a walk of its staged rows only, and none again until something changes."""
         return self._surveyed(path).samples
+
+    def count_directories(self, path: Path, schema: Schema) -> int:
+        """How many directories with that schema lie in a directory: a walk of its staged rows, the committed ones only once."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            count = self._counts[where.base, schema]
+            for name, row in () if where.staged is None else self._p.staging.rows(txn, where.staged):
+                before = read.get(self._p.objects.node, where.base, name)
+                count += row.kind is not Kind.REMOVED and is_directory_of(row.head, schema)
+                count -= before is not None and is_directory_of(before[0], schema)
+            return count
 
     def is_small(self, path: Path, count: int) -> bool:
         """Whether a directory holds at most `count` samples, those that are staged in place of others counted twice.

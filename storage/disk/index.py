@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import lmdb
 import msgspec
 
-from storage.errors import Corrupt, StorageFailed, StorageFull
+from storage.errors import Closed, Corrupt, StorageFailed, StorageFull
 
 Table = Any
 
@@ -97,6 +97,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._closed = False
         self._open()
 
     def _open(self) -> None:
@@ -134,8 +135,18 @@ class Index:
         except lmdb.Error as error:
             raise StorageFailed(f"the index cannot be synced to disk: {error}") from error
 
+    def trouble(self, what: str, error: BaseException) -> Closed | Corrupt:
+        """What it means that the index cannot be read or changed: another thread has closed it, or it is damaged."""
+        if self._closed:
+            return Closed("The repository has been closed by another thread in the middle of this call.")
+        return Corrupt(
+            f"the index cannot be {what}: {error}; close the repository everywhere and run `arborfs rebuild`",
+            where=str(self.folder),
+        )
+
     def close(self) -> None:
-        """Let go of the environment."""
+        """Let go of the environment. What other threads do with it then raises Closed."""
+        self._closed = True
         if self._pid == os.getpid():
             _give_back(self._key)
 
@@ -192,16 +203,16 @@ class _Snapshot:
     def __enter__(self) -> Txn:
         index = self._index
         environment = index._env if index._pid == os.getpid() else index.environment()
-        self._txn = environment.begin()
+        try:
+            self._txn = environment.begin()
+        except lmdb.Error as error:
+            raise index.trouble("read", error) from error
         return cast(Txn, self._txn)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._txn.abort()
         if isinstance(error, (lmdb.Error, *UNREADABLE)):
-            raise Corrupt(
-                f"the index cannot be read: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self._index.folder),
-            ) from error
+            raise self._index.trouble("read", error) from error
 
 
 class Writing:
@@ -232,13 +243,10 @@ class Writing:
         if isinstance(error, (lmdb.Error, *UNREADABLE)):
             raise self._failure(error) from error
 
-    def _failure(self, error: BaseException) -> StorageFull | Corrupt:
+    def _failure(self, error: BaseException) -> Exception:
         if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
             return StorageFull(f"the index cannot be written: {error}")
-        return Corrupt(
-            f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
-            where=str(self._index.folder),
-        )
+        return self._index.trouble("changed", error)
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.

@@ -120,6 +120,10 @@ class Leaf:
         """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
         return zip(self._column(0, start), self._column(1, start), self._column(2, start), strict=True)
 
+    def heads(self) -> list[bytes]:
+        """The heads of all rows."""
+        return self._column(1, 0)
+
     def leading(self) -> Iterator[tuple[bytes, bytes]]:
         """Head and value of the rows that may lead to other objects: directories, and contents kept elsewhere."""
         for i, head in enumerate(self._column(1, 0)):
@@ -139,21 +143,6 @@ class Leaf:
         offsets = np.asarray(self._offsets)
         starts = np.delete(offsets[self._length + 1 :], [self._length, 2 * self._length + 1])
         return sorted({int(row) for row in (np.searchsorted(starts, places, "right") - 1) % self._length})
-
-    def block(self, nbytes: int, first: int = 0, count: int | None = None) -> memoryview | None:
-        """The values of `count` rows (None: of all) from `first` on, one behind the other, if those rows are samples with heads
-        of 24 bytes and without flags, and their values have `nbytes` bytes each; else None. Nothing is copied.
-        """
-        count = self._length - first if count is None else count
-        offsets = np.asarray(self._offsets)
-        start = self._length + 1 + first
-        heads, values = (offsets[at : at + count + 1] for at in (start, start + self._length + 1))
-        if (np.diff(heads) != _PLAIN_HEAD).any() or (np.diff(values) != nbytes).any():
-            return None
-        words = np.frombuffer(self.raw, "<u2", _PLAIN_HEAD // 2 * count, int(heads[0]))
-        if (words[:: _PLAIN_HEAD // 2] != _SAMPLE).any():
-            return None
-        return memoryview(self.raw)[int(values[0]) : int(values[-1])]
 
     def replaced(self, rows: Iterable[Row | None]) -> bytes | None:
         """The bytes of the leaf with the heads and values of these rows under keys that it has; nothing is parsed for that.
@@ -216,6 +205,10 @@ class Inner:
         """What lies below child `i`."""
         length = len(self.keys)
         return Sums(self._sums[i], self._sums[length + i], self._sums[2 * length + i])
+
+    def samples(self) -> Sequence[int]:
+        """How many samples lie below each child."""
+        return self._sums[len(self.keys) : 2 * len(self.keys)]
 
     def child(self, i: int) -> Child:
         """Child `i`."""
@@ -379,14 +372,14 @@ def uniform_values(raw: bytes | memoryview, size: int) -> memoryview | None:
     """
     magic, level, _, count = _PREFIX.unpack_from(raw)
     start = _PREFIX.size + 12 * (count + 1)
-    if magic != _LEAF or level or len(raw) < start:
+    values = len(raw) - count * size
+    heads = values - count * _PLAIN_HEAD
+    if magic != _LEAF or level or heads < start:
         return None
-    heads = len(raw) - count * (_PLAIN_HEAD + size)
-    values = heads + count * _PLAIN_HEAD
-    if heads < start or bytes(raw[start - 8 * (count + 1) : start]) != _uniform_offsets(heads, count, size):
+    front = bytes(raw[:values])
+    if front[start - 8 * (count + 1) : start] != _uniform_offsets(heads, count, size):
         return None
-    kinds = bytes(raw[heads:values])
-    if kinds[::_PLAIN_HEAD] != b"\1" * count or kinds[1::_PLAIN_HEAD].strip(b"\0"):
+    if front[heads::_PLAIN_HEAD] != b"\1" * count or front[heads + 1 :: _PLAIN_HEAD].strip(b"\0"):
         return None
     return memoryview(raw)[values:]
 
