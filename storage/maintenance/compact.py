@@ -27,8 +27,9 @@ from storage.errors import Corrupt, StorageFailed
 from storage.model.records import Place
 from storage.stores.log import FAILED
 from storage.stores.objects import object_place, object_row
-from storage.stores.recovery import HOLE, Problem
+from storage.stores.recovery import HOLE
 from storage.stores.refs import encode_place, operation_place
+from storage.stores.replaying import Problem
 from storage.stores.tails import COLLECTION, END, is_acknowledged, trusted_end
 from storage.working import Parts
 
