@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.disk.segments import Record, RecordKind, Segment, SegmentKind, parse_file_header, scan
+from storage.disk.appending import Segment
+from storage.disk.segments import Record, RecordKind, SegmentKind, parse_file_header, scan
 from storage.errors import Corrupt, InvalidName, InvalidSample, NewerFormat, SchemaMismatch
 from storage.model.chunking import ChunkRef, decode_chunks, encode_chunks, pack, unpack
 from storage.model.digest import Digest, blake
