@@ -31,6 +31,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.InvalidInput: errno.EINVAL,
     errors.Unsupported: errno.EINVAL,
     errors.NotProvided: errno.EINVAL,
+    errors.NotYet: errno.ENOSYS,
     errors.WrongType: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fusefs.cli.location import Location, split_object, tree_path
-from storage.dataset_reader import dataset_path
+from storage.dataset_reader import known_path
 from storage.engine import Engine
 from storage.errors import Ambiguous, ArborError, NotFound
 from storage.model.digest import hexed
@@ -130,7 +130,7 @@ def files_then_dataset(context: click.Context, parameter: click.Parameter, incom
 @_offering
 def samples(context: click.Context, location: Location, engine: Engine, incomplete: str) -> Iterable[str]:
     """The keys of the dataset that was named."""
-    return _samples(_tree(context, location, engine), dataset_path(context.params.get("dataset")), incomplete)
+    return _samples(_tree(context, location, engine), known_path(context.params.get("dataset")), incomplete)
 
 
 @_offering

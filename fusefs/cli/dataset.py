@@ -13,7 +13,7 @@ from fusefs.cli.completion import branches, datasets, revisions
 from fusefs.cli.location import Location
 from fusefs.cli.output import json_option, list_by_default, print_json, print_table, printable
 from fusefs.cli.show import schema_json, schema_text
-from storage.dataset_reader import dataset_name, dataset_path
+from storage.dataset_reader import dataset_name, known_path
 from storage.datasets import Datasets, dataset_paths
 from storage.errors import NotFound
 from storage.model.chunking import COMPRESSIONS
@@ -179,7 +179,7 @@ def rename_dataset(location: Location, old: str, new: str, branch: str | None, a
     with location.open() as engine:
         branch = branch or location.branch(engine)
         tree = engine.working_tree(branch)
-        require_dataset(tree, dataset_path(old))
+        require_dataset(tree, known_path(old))
         Datasets(Session(tree)).rename(old, new)
     if as_json:
         print_json({"branch": branch, "old": old, "new": new})

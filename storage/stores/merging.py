@@ -221,7 +221,9 @@ class Merger:
         if merged.conflicts and not request.leave_open:
             named = ", ".join(map(str, merged.conflicts[:5]))
             more = f" and {len(merged.conflicts) - 5} more" if len(merged.conflicts) > 5 else ""
-            raise MergeConflict(f"{plan.what.capitalize()} ABORTED with conflict: {named}{more}", merged.conflicts)
+            raise MergeConflict(
+                f"{plan.what.capitalize()} ABORTED with conflict: {named}{more}. Nothing was changed.", merged.conflicts
+            )
         if plan.parent is None and not merged.conflicts and merged.root == ours:
             return MergeResult(Outcome.ALREADY, tip)
         objects.put_nodes(merged.fresh)
