@@ -25,7 +25,7 @@ from storage.errors import (
     UnknownRevision,
     WriterLockHeld,
 )
-from storage.repository import BranchHead
+from storage.rows import BranchHead
 
 IMAGE = np.arange(784, dtype=np.uint8)
 LABEL = np.array([5])
