@@ -31,12 +31,6 @@ IMAGE = np.arange(784, dtype=np.uint8)
 LABEL = np.array([5])
 
 
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
-
-
 def committed(repo, message: str, branch: str = "", **samples: int) -> str:
     """Commit samples of the dataset `d` on a branch."""
     with repo.checkout(write=True, branch=branch) as co:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +13,12 @@ from storage.engine import Engine
 from storage.errors import Closed, Corrupt
 from storage.model.records import Attributes, Author, sample_head
 from storage.model.samples import BytesSource
-from storage.repository import Repository
 from storage.stores.building import apply_edits
 from storage.tree import read
 from storage.tree.node import EMPTY, Inner
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COUNT = 1500
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
