@@ -199,7 +199,7 @@ def delete_data(home: Path) -> None:
 def require_64_bits() -> None:
     """OSError where memory is too small for what is mapped into it."""
     if sys.maxsize < 1 << 32:
-        raise OSError("arborfs needs a Python of 64 bits: its index and its data are mapped into memory")
+        raise OSError("arborfs needs a Python of 64 bits: its index is mapped into memory")
 
 
 def require_folder(path: Path) -> None:
