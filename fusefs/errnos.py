@@ -61,6 +61,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,
+    errors.PersistentOrderedDictException: errno.EIO,
 }
 """The nearest class counts."""
 

@@ -105,6 +105,15 @@ class WrongType(Usage, TypeError):
     """An argument that is of another type than the call takes."""
 
 
+class NotJSON(WrongType):
+    """A value that JSON cannot hold: `key` is that of the POD, `place` says where inside the value, as in `['a'][3]`."""
+
+    def __init__(self, message: str, *, key: Any, place: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.place = place
+
+
 class Ambiguous(Usage, ValueError):
     """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
 
@@ -298,3 +307,27 @@ class StorageFull(Damage, OSError):
 
 class StorageFailed(Damage, OSError):
     """The disk refused a write or a sync: nothing of this call was acknowledged."""
+
+
+class PersistentOrderedDictException(ArborError):
+    """What PODs and trackers alone refuse, or find to be wrong."""
+
+
+class DuplicateKeyError(Exists, PersistentOrderedDictException, KeyError):
+    """The tracker has that task already: `key`."""
+
+    def __init__(self, message: str, *, key: Any) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class PersistentOrderedDictIntegrityError(Damage, PersistentOrderedDictException, ValueError):
+    """A file of a POD holds no value: `where` is its path."""
+
+    def __init__(self, message: str, *, where: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+class CalledClosedTrackerError(Closed, PersistentOrderedDictException):
+    """The POD or tracker has been closed."""
