@@ -58,6 +58,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.Collected: errno.EAGAIN,
     errors.Corrupt: errno.EIO,
     errors.DamagedState: errno.EIO,
+    errors.DamagedMark: errno.EIO,
     errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,

@@ -290,6 +290,14 @@ class DamagedState(Damage, ValueError):
         self.where = where
 
 
+class DamagedMark(Damage, ValueError):
+    """What labels a directory or file cannot be read, or is there twice: `where` it is."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(problem)
+        self.where = where
+
+
 class IntegrityFault(Damage, RuntimeError):
     """What is stored is not sound. `problems` says what is wrong, where it lies, and what to do."""
 
