@@ -23,6 +23,7 @@ LAYERS = [
     ["storage.disk"],
     ["storage.config"],
     ["storage.mounts"],
+    ["storage.mergers"],
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working"],
