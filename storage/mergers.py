@@ -1,6 +1,6 @@
 """Files that can be merged where both sides of a merge have changed one: which, by their names, and what merges them.
 
-A file merger is a function of three contents, `merge(base, ours, theirs)`, where `base` is None if both sides added the file. It
+A file merger is a function of three contents, `merge(base, ours, theirs)`; `base` is None where both sides added the file. It
 returns the merged contents, or None where the sides contradict each other: then, and where it raises an ArborError or a
 ValueError because it cannot read one of them, it is a conflict. Merges call it with the same contents again: it must be pure.
 
