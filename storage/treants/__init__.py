@@ -1,0 +1,1 @@
+"""Treants: directories of a branch with tags, categories and data, found again by them."""
