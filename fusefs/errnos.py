@@ -32,6 +32,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.Unsupported: errno.EINVAL,
     errors.NotProvided: errno.EINVAL,
     errors.WrongType: errno.EINVAL,
+    errors.WrongKind: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,
     errors.NotARepository: errno.EIO,

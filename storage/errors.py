@@ -105,6 +105,10 @@ class WrongType(Usage, TypeError):
     """An argument that is of another type than the call takes."""
 
 
+class WrongKind(Usage, ValueError):
+    """A directory where a file was named, or the other way round."""
+
+
 class Ambiguous(Usage, ValueError):
     """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
 
@@ -121,6 +125,10 @@ class NotFound(Missing, KeyError):
 
 class UnknownRevision(NotFound, ValueError):
     """No branch, tag or commit answers to that."""
+
+
+class TreeNotFound(NotFound, FileNotFoundError):
+    """No directory is at the path."""
 
 
 class NotARepository(Missing, RuntimeError):

@@ -13,7 +13,17 @@ from storage.config import folder
 from storage.disk.files import make_directory
 from storage.disk.locks import alone
 from storage.entries import sample_schema
-from storage.errors import Collected, Conflict, Exists, InvalidName, IsADirectory, NotADirectory, NotFound, ReadOnly
+from storage.errors import (
+    Collected,
+    Conflict,
+    Exists,
+    InvalidName,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+    Unsupported,
+)
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, path_text
 from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
@@ -110,6 +120,14 @@ class Files:
     def open(self, path: FilePath) -> BinaryIO:
         """A file to read from and to seek in; only what is read is fetched. It stays as it is, whatever is written later."""
         return io.BufferedReader(_Reading(self._content(tree_path(path))), 1 << 16)
+
+    def target(self, path: FilePath) -> str:
+        """Where a link leads, as it was written. Unsupported (a ValueError) for what is no link."""
+        entry = self._tree.entry(tree_path(path))
+        if entry.kind is not Kind.SYMLINK:
+            raise Unsupported(f"{os.fspath(path)} is no link")
+        target = entry.value if isinstance(entry.value, bytes) else self._tree.target(tree_path(path))  # type: ignore[union-attr]
+        return os.fsdecode(target)
 
     def attributes(self, path: FilePath) -> dict[str, bytes]:
         """The extended attributes `user.…` of what stands at `path`, by name without `user.`."""
