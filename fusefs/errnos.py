@@ -58,6 +58,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.CollectorRuns: errno.EBUSY,
     errors.Collected: errno.EAGAIN,
     errors.Corrupt: errno.EIO,
+    errors.DamagedState: errno.EIO,
     errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,

@@ -277,6 +277,18 @@ class Corrupt(Damage, OSError, RuntimeError):
         return str(self.args[0])
 
 
+class DamagedState(Damage, ValueError):
+    """A Treant's state file does not say what it should: `where` it is, and `problem`."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(
+            f"{where or 'the state file'} cannot be understood: {problem}. Put an earlier version of it in its place "
+            f"(`arborfs restore`), or remove it"
+        )
+        self.problem = problem
+        self.where = where
+
+
 class IntegrityFault(Damage, RuntimeError):
     """What is stored is not sound. `problems` says what is wrong, where it lies, and what to do."""
 
