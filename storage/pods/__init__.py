@@ -7,6 +7,8 @@ from storage.errors import (
     PersistentOrderedDictIntegrityError,
 )
 from storage.pods.pod import POD, PersistentOrderedDict
+from storage.pods.shared import SharedPOD, SharedTracker
+from storage.pods.tracker import ProgressTracker, Tracker
 
 __all__ = [
     "POD",
@@ -15,4 +17,8 @@ __all__ = [
     "PersistentOrderedDict",
     "PersistentOrderedDictException",
     "PersistentOrderedDictIntegrityError",
+    "ProgressTracker",
+    "SharedPOD",
+    "SharedTracker",
+    "Tracker",
 ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from storage import html
 from storage.errors import CalledClosedTrackerError, InvalidName, NotFound, ReadOnly, Unsupported
@@ -15,6 +15,9 @@ from storage.pods.ending import end_in_good_order
 from storage.pods.format import JSON
 from storage.pods.store import Store, make_directory, store_at
 from storage.session import when_dropped
+
+if TYPE_CHECKING:
+    from storage.pods.tracker import ProgressTracker
 
 MISSING: Any = object()
 SHOWN = 10
@@ -324,6 +327,15 @@ class PersistentOrderedDict:
     def revert(self) -> None:
         """Drop all changes that are not written yet."""
         self._used.revert()
+
+    def convert_to_tracker(self, max_tries: int = 0) -> ProgressTracker:
+        """The same as a tracker: the values, which must be dicts, become tasks, never begun unless they say otherwise.
+
+        WrongType (a TypeError), and nothing is changed, where one is none.
+        """
+        from storage.pods.tracker import convert_to_tracker  # a tracker is a POD itself
+
+        return convert_to_tracker(self, max_tries)
 
     def __repr__(self) -> str:
         """Its path, and how many keys it has."""

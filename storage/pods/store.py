@@ -227,6 +227,18 @@ class Store:
                 found.setdefault(name, self._born[name])
         return found
 
+    def contents(self) -> Iterator[bytes]:
+        """The JSON of all values as of now, those of keys that are dirty as they are here; in no order."""
+        with self.ours():
+            here = dict(self._set)
+            for name, read in self._read.items():
+                here[name] = encode_value(read.value, key_of(name))
+        yield from (data for data in here.values() if data is not None)
+        try:
+            yield from (data for name, data in self.files.samples(self.path) if name not in here)
+        except (NotFound, NotADirectory):
+            return
+
     def count(self) -> int:
         """How many keys there are."""
         with self.ours():
@@ -337,7 +349,9 @@ class Store:
         name = file_name(key)
         with self.ours():
             read = self._read.get(name)
-            if read is not None or name in self._set:
+            if name in self._set and not self.held:
+                self.write()  # what else was set goes with it
+            elif read is not None or name in self._set:
                 self._write([name], set())
             value, data = self.edit_file(name, change, 0)
             if read is not None and type(read.value) is dict and type(value) is dict:
@@ -356,7 +370,10 @@ class Store:
                 before: bytes | None = self.files.read(path)
             except (NotFound, NotADirectory):
                 before = None
-            value = change(self._value(name, before) if before else None)  # an empty one is still to be filled
+            stored = self._value(name, before) if before else None  # an empty one is still to be filled
+            value = change(stored)
+            if before and value is stored:
+                return value, before
             data = encode_value(value, key)
             if data == before:
                 return value, data
