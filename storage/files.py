@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -25,15 +25,17 @@ from storage.errors import (
     Unsupported,
 )
 from storage.labels import LabelIndex, Labels
+from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
-from storage.model.names import Path, path_text
-from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
+from storage.model.names import Path, check_name, path_text
+from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
 from storage.model.samples import BytesSource, PiecesSource, Source
+from storage.model.values import check_file, is_json
 from storage.session import Home
 from storage.snapshot import Snapshot
-from storage.stores.contents import Content, stored_entry
+from storage.stores.contents import Content, store_payload, stored_entry
 from storage.tree.node import EMPTY
-from storage.worktree import WorkingTree
+from storage.worktree import ValueRow, WorkingTree
 
 FilePath = str | os.PathLike[str]
 Data = bytes | memoryview | tuple[bytes | memoryview, ...]
@@ -117,6 +119,30 @@ class Files:
             if entry.kind in _KINDS:
                 yield os.fsdecode(name), _info(entry)
 
+    def list_with(self, path: FilePath, attribute: str) -> Iterator[tuple[str, FileInfo, bytes | None]]:
+        """As `list`, with the value of the extended attribute `user.<attribute>` of each, None where there is none."""
+        wanted = os.fsencode(USER + attribute)
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind in _KINDS:
+                yield os.fsdecode(name), _info(entry), dict(entry.attributes.xattrs).get(wanted)
+
+    def samples(self, path: FilePath) -> Iterator[tuple[str, bytes]]:
+        """Name and contents of the samples of a dataset that is no array's, in the order of the names' bytes."""
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind is Kind.SAMPLE:
+                yield os.fsdecode(name), bytes(self._tree.payload(entry))
+
+    def count(self, path: FilePath) -> int:
+        """How many samples a dataset holds. Costs a walk over what is staged in it, and none while nothing changes."""
+        return self._tree.count_samples(tree_path(path))
+
+    def schema(self, path: FilePath) -> Schema | None:
+        """What the samples of the dataset at `path` look like, None for an ordinary directory. NotADirectory."""
+        entry = self._tree.entry(tree_path(path))
+        if not entry.is_directory:
+            raise NotADirectory(f"{os.fspath(path)} is a file")
+        return entry.schema
+
     def read(self, path: FilePath) -> bytes:
         """What a file holds."""
         content = self._content(tree_path(path))
@@ -186,6 +212,40 @@ class Files:
                 schema = None
             entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
         tree.put_files(entries, made, new=new, needs=needs)
+
+    def write_samples(
+        self,
+        directory: FilePath,
+        samples: Mapping[str, bytes],
+        *,
+        born: tuple[str, Mapping[str, int]],
+        instead: Mapping[str, bytes | None] | None = None,
+        remove: Iterable[str] = (),
+    ) -> Sequence[str]:
+        """Remove samples from a dataset of JSON, str or bytes, then make or replace others, in one step: many at once, fast.
+
+        `born` names an extended attribute that keeps when a name first came, and says when that was, in ns since 1970: a new
+        file gets it as decimal digits; one that is replaced keeps its attributes, and gets that one from its mtime where it
+        has none. Files in `instead` are only replaced while they hold what that says (None: while there is none); the names
+        of those that do not are returned. Removing what is not there is well. What is refused of one is refused of all:
+        SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
+        """
+        where = tree_path(directory)
+        schema = self._writeable().schema_of(where)
+        if schema is None or schema.nested or schema.kind == "array":
+            raise Unsupported(f"{os.fspath(directory)} is no dataset of JSON, str or bytes")
+        attribute = os.fsencode(USER + born[0])
+        extra = _birth_attributes(attribute, born[1])
+        left: Sequence[bytes] = ()
+
+        def put(tree: WorkingTree) -> None:
+            rows = list(_value_rows(tree, schema, samples, extra))
+            expected = {os.fsencode(name): data for name, data in (instead or {}).items()}
+            nonlocal left
+            left = tree.put_values(where, rows, attribute, expected, [os.fsencode(name) for name in remove])
+
+        self._stored(put)
+        return [os.fsdecode(name) for name in left]
 
     def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
         """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
@@ -264,6 +324,23 @@ class Files:
         """Set extended attributes `user.…` by name without `user.`; None removes one."""
         pairs = {os.fsencode(USER + name): value for name, value in values.items()}
         self._writeable().set_attributes(tree_path(path), xattrs=pairs)
+
+    def set_schema(self, path: FilePath, schema: Schema) -> None:
+        """Make a directory a dataset. Exists where it is another one, or has files that would be samples."""
+        where = tree_path(path)
+        tree = self._writeable()
+        before = tree.entry(where)
+        if not before.is_directory:
+            raise NotADirectory(f"{path_text(where)} is a file")
+        if before.schema is not None:
+            raise Exists(f"{path_text(where)} is a dataset already")
+        if any(name.endswith(schema.suffix) for name, _ in tree.entries(where)):
+            raise Exists(f"{path_text(where)} holds files that would be samples: move them out of it first")
+        tree.set_schema(where, schema)
+
+    def sync(self) -> None:
+        """Make every change so far survive power loss, too."""
+        self._writeable().sync()
 
     def commit(self, message: str) -> str:
         """Freeze everything staged on the branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
@@ -346,6 +423,37 @@ class _Reading(io.RawIOBase):
         target[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+def _value_rows(
+    tree: WorkingTree, schema: Schema, samples: Mapping[str, bytes], extra: Callable[[str], bytes]
+) -> Iterator[ValueRow]:
+    """Samples for WorkingTree.put_values, their contents stored where they are long."""
+    suffix, json = schema.suffix, schema.holds == "json"
+    for name, data in samples.items():
+        encoded = check_name(os.fsencode(name))
+        if not encoded.endswith(suffix):
+            raise Unsupported(f"{name!r} is no name of a sample here: those end with {suffix.decode()}")
+        if not (json and is_json(data)):
+            check_file(schema.holds, BytesSource(data), name)
+        if len(data) <= INLINE_MAX:
+            yield ValueRow(encoded, 0, len(data), data, extra(name))
+        else:
+            flags, value = store_payload(tree.objects, BytesSource(data), 0, 1, (), schema.compression)
+            yield ValueRow(encoded, flags, len(data), value, extra(name))
+
+
+def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[str], bytes]:
+    """What encodes the attributes of a new file."""
+    usual = encode_attributes(Attributes(xattrs=((attribute, b"1" * 19),)))[:-19]
+
+    def extra(name: str) -> bytes:
+        digits = b"%d" % births[name]
+        if len(digits) == 19:  # from 2001 to 2286: the length is part of what stands before
+            return usual + digits
+        return encode_attributes(Attributes(xattrs=((attribute, digits),)))
+
+    return extra
 
 
 def tree_path(path: FilePath) -> Path:

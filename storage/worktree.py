@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -21,21 +22,38 @@ from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import (
+    HEAD,
     PLAIN,
     Attributes,
     Author,
     Entry,
     Kind,
     Schema,
+    encode_attributes,
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
-from storage.stores.changes import Change
+from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     store_payload,
 )
 from storage.stores.staging import STAGED_ID, LeafRow, decode_change
 from storage.tree.node import EMPTY
+
+
+class ValueRow(NamedTuple):
+    """A sample to stage: `flags` and `value` as store_payload gives them, `size` that of its file, `extra` its attributes."""
+
+    name: bytes
+    flags: int
+    size: int
+    value: bytes
+    extra: bytes
+
+    def row(self, mtime: int) -> LeafRow:
+        """As a row of a leaf."""
+        head = HEAD.pack(Kind.SAMPLE, self.flags, 0, len(self.extra), self.size, mtime)
+        return self.name, head + self.extra, self.value
 
 
 class WorkingTree(EntryWriter):
@@ -57,6 +75,7 @@ class WorkingTree(EntryWriter):
                 if not path:
                     assert entry is not None
                     change.set_root(encode_head(entry))
+                    change.structural = True
                 elif entry is not None or self._has_parents(change, path):
                     self._put_entry(change, path, entry, parents)
 
@@ -131,6 +150,48 @@ class WorkingTree(EntryWriter):
             staged = change.directory(directory)
             # In a merge, writing what is there says that it is right.
             change.put_many(staged, rows, again=self._merging(change.txn) is not None)
+
+    def put_values(
+        self,
+        directory: Path,
+        values: Sequence[ValueRow],
+        born: bytes,
+        instead: Mapping[bytes, bytes | None],
+        removed: Iterable[bytes],
+    ) -> list[bytes]:
+        """Remove samples of one directory, then stage others, which are no arrays, in one record.
+
+        `born` is the extended attribute that keeps when a name was new: what replaces another sample keeps its mode, owner
+        and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they hold
+        what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
+        """
+        now = time.time_ns()
+        with self._change() as change:
+            staged = change.directory(directory)
+            for name, found in change.among(staged, list(removed)).items():
+                self._require_file(found, name)
+                change.remove(staged, name)
+            there = change.among(staged, [value.name for value in values])
+            for name, found in there.items():
+                self._require_file(found, name)
+            left = [
+                name
+                for name, data in instead.items()
+                if (self.payload(there[name].entry) if name in there else None) != data
+            ]
+            rows = []
+            for value in values:
+                if there and value.name in there:
+                    if value.name in left:
+                        continue
+                    value = value._replace(extra=_with_birth(there[value.name].entry, born))
+                rows.append(value.row(now))
+            change.put_all(staged, rows)
+        return left
+
+    def _require_file(self, found: Found, name: bytes) -> None:
+        if found.entry.is_directory:
+            raise IsADirectory(f"{path_text((name,))} is a directory")
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""
@@ -239,6 +300,10 @@ class WorkingTree(EntryWriter):
             return True
         return any(_concerns(value, self.branch, path) for _, value in rows)
 
+    def sync(self) -> None:
+        """Make everything acknowledged so far, by any process, survive power loss."""
+        self._p.log.sync()
+
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
@@ -256,6 +321,14 @@ class WorkingTree(EntryWriter):
         """
         facts = None if metadata is None else dict(metadata)
         return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
+
+
+def _with_birth(old: Entry, born: bytes) -> bytes:
+    """The attributes of what replaces `old`, encoded."""
+    kept = old.attributes
+    xattrs = dict(kept.xattrs)
+    xattrs.setdefault(born, str(old.mtime).encode())
+    return encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
 
 
 def _concerns(change: bytes, branch: str, path: Path) -> bool:

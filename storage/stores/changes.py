@@ -197,6 +197,20 @@ class Change:
             elif not self._same(found, name, head, value) or again:
                 group.rows[name] = (name, _with_kept(head, found.entry), value)
 
+    def among(self, directory: int, names: Sequence[bytes]) -> dict[bytes, Found]:
+        """What there is of these names in a staged directory, this change's own rows included."""
+        group = self._groups[directory]
+        if group.base == EMPTY:  # most batches bring new names
+            names = list(self._staging.staged_among(self.txn, directory, names) | (group.rows.keys() & set(names)))
+        found = ((name, self.find(directory, name)) for name in names)
+        return {name: each for name, each in found if each is not None}
+
+    def put_all(self, directory: int, rows: Sequence[LeafRow]) -> None:
+        """Stage many entries, whatever they replace."""
+        group = self._groups[directory]
+        group.rows.update((row[0], row) for row in rows)
+        group.stamped = True
+
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
         if found.entry.is_directory:
             raise IsADirectory(f"{path_text((name,))} is a directory")
