@@ -15,8 +15,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass
 
 from fusefs.handles import Entries, Listing
 from fusefs.layout import LONG, NEVER, Owner, Stat
@@ -27,7 +28,7 @@ from storage.model.digest import blake
 from storage.model.names import MAX_NAME, path_text
 
 TREANT, TASK = "treant", "task"
-TAG, CATEGORY, STATE = "tag", "category", "state"
+CATEGORY = "category"
 STATES = ("todo", "done", "aborted")
 _ABOVE = 2
 """How many directories lie between `by` and the root of its tree, with it."""
@@ -217,54 +218,105 @@ class ByListing(Listing):
 # What is in them
 
 
-class Contents(NamedTuple):
-    """What is in a directory: the labels it depends on, the names, and what one name leads to: a path or a directory."""
+class Contents:
+    """What is in a directory. `what` are the marks that it depends on, empty for none."""
 
     what: str
-    names: Callable[[ByDirectory], Iterable[bytes]]
-    find: Callable[[ByDirectory, bytes], Contents | str | None]
+
+    def names(self, directory: ByDirectory) -> Iterable[bytes]:
+        """The names, in any order, some perhaps twice."""
+        raise NotImplementedError
+
+    def find(self, directory: ByDirectory, name: bytes) -> Contents | str | None:
+        """What a name leads to: what is in a directory, the path of something labelled, or nothing."""
+        raise NotImplementedError
 
 
-def by_directory(here: Here) -> ByDirectory:
-    """`.arborfs/by` of a tree."""
-    inside = {
-        TAG.encode(): _values(TREANT, (TAG,)),
-        CATEGORY.encode(): _categories(),
-        STATE.encode(): _values(TASK, (STATE,), STATES),
-    }
-    return ByDirectory(here, None, b"by", Contents("", lambda _: inside, lambda _, name: inside.get(name)))
+@dataclass(frozen=True)
+class Fixed(Contents):
+    """Always the same."""
+
+    inside: Mapping[bytes, Contents]
+    what: str = ""
+
+    def names(self, directory: ByDirectory) -> Iterable[bytes]:
+        """The names."""
+        return self.inside
+
+    def find(self, directory: ByDirectory, name: bytes) -> Contents | None:
+        """The directory of that name."""
+        return self.inside.get(name)
 
 
-def _categories() -> Contents:
-    """Every category as a directory."""
+@dataclass(frozen=True)
+class Categories(Contents):
+    """A directory for each category."""
 
-    def keys(directory: ByDirectory) -> list[Key]:
+    what: str = TREANT
+
+    def names(self, directory: ByDirectory) -> Iterable[bytes]:
+        """The names of the categories."""
+        return (name_of(key[1]) for key in self._keys(directory))
+
+    def find(self, directory: ByDirectory, name: bytes) -> Contents | None:
+        """The values of the category of that name."""
+        text = text_of(name)
+        if text is None:
+            key = next((key for key in self._keys(directory) if name_of(key[1]) == name), None)
+        else:
+            key = (CATEGORY, text)
+        return Values(TREANT, key) if key in directory.here.labels(TREANT).book.labels else None
+
+    def _keys(self, directory: ByDirectory) -> list[Key]:
         return [key for key in list(directory.here.labels(TREANT).book.labels) if key[0] == CATEGORY]
 
-    def find(directory: ByDirectory, name: bytes) -> Contents | None:
-        there = directory.here.labels(TREANT).book.labels
+
+@dataclass(frozen=True)
+class Values(Contents):
+    """A directory for each value under a key, and for those that are there `always`."""
+
+    what: str
+    key: Key
+    always: tuple[str, ...] = ()
+
+    def names(self, directory: ByDirectory) -> Iterable[bytes]:
+        """The names of the values."""
+        values = directory.here.labels(self.what).book.values(self.key)
+        return map(name_of, [*self.always, *map(value_text, values)])
+
+    def find(self, directory: ByDirectory, name: bytes) -> Contents | None:
+        """What has that value."""
+        found = text_of(name) in self.always or _meant(directory.here.labels(self.what), self.key, name)
+        return Labelled(self.what, self.key) if found else None
+
+
+@dataclass(frozen=True)
+class Labelled(Contents):
+    """A link to each path with a label; the label's value is the directory's name."""
+
+    what: str
+    key: Key
+
+    def names(self, directory: ByDirectory) -> Iterable[bytes]:
+        """The names of the paths."""
+        return (name_of(path) for paths in self._sets(directory) for path in list(paths))
+
+    def find(self, directory: ByDirectory, name: bytes) -> str | None:
+        """The path of that name."""
         text = text_of(name)
-        key = (
-            (CATEGORY, text) if text is not None else next((k for k in keys(directory) if name_of(k[1]) == name), None)
-        )
-        return _values(TREANT, key) if key in there else None
+        for paths in self._sets(directory):
+            if text is None:
+                found = next((path for path in list(paths) if name_of(path) == name), None)
+            else:
+                found = text if text in paths else None
+            if found is not None:
+                return found
+        return None
 
-    return Contents(TREANT, lambda directory: (name_of(key[1]) for key in keys(directory)), find)
-
-
-def _values(what: str, key: Key, always: tuple[str, ...] = ()) -> Contents:
-    """Every value under a key as a directory."""
-
-    def names(directory: ByDirectory) -> Iterator[bytes]:
-        yield from map(name_of, always)
-        for value in directory.here.labels(what).book.values(key):
-            yield name_of(value_text(value))
-
-    def find(directory: ByDirectory, name: bytes) -> Contents | None:
-        values = _meant(directory.here.labels(what), key, name)
-        return _paths(what, key) if values or name.decode("latin-1") in always else None
-
-    return Contents(what, names, find)
+    def _sets(self, directory: ByDirectory) -> Iterator[Set[str]]:
+        labels = directory.here.labels(self.what)
+        for value in _meant(labels, self.key, directory.name):
+            yield labels.book.having(self.key, value)
 
 
 def _meant(labels: Labels, key: Key, name: bytes) -> list[Scalar]:
@@ -273,36 +325,18 @@ def _meant(labels: Labels, key: Key, name: bytes) -> list[Scalar]:
     if text is None:
         return [value for value in book.values(key) if name_of(value_text(value)) == name]
     candidates: list[Scalar] = [text]
-    try:
+    with suppress(ValueError, RecursionError):
         parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, bool | int | float) and value_text(parsed) == text:
-        candidates.append(parsed)
+        if isinstance(parsed, bool | int | float) and value_text(parsed) == text:
+            candidates.append(parsed)
     return [value for value in candidates if book.having(key, value)]
 
 
-def _paths(what: str, key: Key) -> Contents:
-    """What has a label, as links. The label's value is the directory's name."""
-
-    def sets(directory: ByDirectory) -> Iterator[set[str]]:
-        labels = directory.here.labels(what)
-        for value in _meant(labels, key, directory.name):
-            yield labels.book.having(key, value)
-
-    def find(directory: ByDirectory, name: bytes) -> str | None:
-        path = text_of(name)
-        for paths in sets(directory):
-            if path is None:
-                found = next((each for each in list(paths) if name_of(each) == name), None)
-                if found is not None:
-                    return found
-            elif path in paths:
-                return path
-        return None
-
-    def names(directory: ByDirectory) -> Iterator[bytes]:
-        for paths in sets(directory):
-            yield from map(name_of, list(paths))
-
-    return Contents(what, names, find)
+def by_directory(here: Here) -> ByDirectory:
+    """`.arborfs/by` of a tree."""
+    inside: dict[bytes, Contents] = {
+        b"tag": Values(TREANT, ("tag",)),
+        b"category": Categories(),
+        b"state": Values(TASK, ("state",), STATES),
+    }
+    return ByDirectory(here, None, b"by", Fixed(inside))
