@@ -21,7 +21,7 @@ from storage.errors import ArborError, DamagedMark, NotFound
 from storage.labels.book import Book, below
 from storage.labels.keeping import Kept, Shelf
 from storage.labels.marks import Key, Marker, Scalar
-from storage.labels.walk import Directory, Mark, Walk
+from storage.labels.walk import Directory, Mark, Walk, uncollected
 from storage.model.digest import Digest, hexed
 from storage.model.names import Path
 from storage.model.records import Entry, Kind, decode_entry
@@ -59,9 +59,10 @@ class Labels:
     # Questions
 
     def marked(self, below: str = "") -> list[str]:
-        """What is marked, sorted: directories of Treants, files of tasks."""
+        """What is marked, sorted: directories of Treants, files of tasks. A time that depends on how many that are."""
         with self._lock:
-            return sorted(_within(self._current().marked, below))
+            book = self._current()
+            return sorted(book.marked if not below else (path for path in self._noted(below) if path in book.marked))
 
     def having(self, key: Key, value: Scalar, below: str = "") -> set[str]:
         """What has that label. A time that depends on how many that are, not on how many others there are."""
@@ -95,15 +96,34 @@ class Labels:
             found = self._current().damaged
             return {path: found[path] for path in _within(found, below)}
 
-    def _kept(self, path: str) -> bytes | None:
-        names = tuple(os.fsencode(name) for name in path.split("/")) if path else ()
+    def _noted(self, below: str) -> Iterator[str]:
+        """Every path at or below one that has a record."""
+        waiting = [(below, self._record(below))]
+        if not self._marker.directories:
+            yield below  # which may be a file
+        while waiting:
+            path, directory = waiting.pop()
+            if directory is None:
+                continue
+            yield from (
+                [path] if self._marker.directories else [f"{path}/{os.fsdecode(name)}" for name in directory.marks]
+            )
+            waiting += [(f"{path}/{os.fsdecode(name)}", child) for name, child in directory.children.items()]
+
+    def _record(self, path: str) -> Directory | None:
+        """What was found at a path that is a directory, None where there is nothing marked."""
         directory = self._root
-        for name in names if self._marker.directories else names[:-1]:
-            directory = directory.children.get(name) if directory is not None else None
+        for name in path.split("/") if path else ():
+            directory = directory.children.get(os.fsencode(name)) if directory is not None else None
+        return directory
+
+    def _kept(self, path: str) -> bytes | None:
+        above, _, name = path.rpartition("/")
+        directory = self._record(path if self._marker.directories else above)
         if directory is None:
             return None
         marks = directory.marks
-        mark = next(iter(marks.values()), None) if self._marker.directories else marks.get(names[-1])
+        mark = next(iter(marks.values()), None) if self._marker.directories else marks.get(os.fsencode(name))
         return None if mark is None else mark.kept
 
     # For those who look without waiting
@@ -139,7 +159,8 @@ class CommitLabels(Labels):
 
     def _current(self) -> Book:
         if self._root is None:
-            self._read()
+            with uncollected():
+                self._read()
         return self._book
 
     def _read(self) -> None:
@@ -179,10 +200,8 @@ class BranchLabels(Labels):
 
     def _current(self) -> Book:
         if not self.is_current():
-            for _ in range(TRIES - 1):
-                if self._look_again(last=False):
-                    return self._book
-            self._look_again(last=True)
+            with uncollected():
+                any(self._look_again(last=attempt == TRIES) for attempt in range(1, TRIES + 1))
         return self._book
 
     def _look_again(self, *, last: bool) -> bool:

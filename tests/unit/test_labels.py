@@ -91,6 +91,8 @@ def assert_true(tree: Files) -> None:
             assert labels.having(key, value) == found
     for path, state in good.items():
         assert labels.state(path) == state
+        inside = [other for other in good if f"{other}/".startswith(f"{path}/") or not path]
+        assert labels.marked(path) == sorted(inside)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -378,6 +380,7 @@ def test_tasks_of_trackers_have_a_state(tree):
     assert len(labels.having(("state",), "todo")) == 4
     tree.write("work/list/k5.json", b'{"_aborted": true}')
     assert labels.having(("state",), "aborted") == {"work/list/k5.json"}
+    assert len(labels.marked("work")) == 6 and labels.marked("work/list/k5.json") == ["work/list/k5.json"]
     tree.commit("some")
     assert len(labels.having(("state",), "todo")) == 3
     tree.rename("work", "play")
