@@ -166,7 +166,7 @@ class CommitLabels(Labels):
     def _read(self) -> None:
         entry = self._p.objects.commit(self._commit).root
         name = hexed(self._commit)[:32]
-        kept = self._shelf.get(self._marker, name)
+        kept = self._shelf.get(self._marker, name) or self._shelf.latest(self._marker)
         walk, book = Walk(self._p, self._marker), Book(self._marker)
         root = walk.settled(kept.root if kept is not None else None, entry)
         walk.finish()
@@ -213,13 +213,16 @@ class BranchLabels(Labels):
                 number = self._p.refs.branch(txn, self._branch).root_id
                 if self._root is None:
                     self._take_from_shelf(txn, number)
-                changes = self._changes(txn, number)
+                changes, refs = self._changes(txn, number)
                 if changes is None:
                     dirty = []
                     root = walk.staged(txn, self._root, number, self._root_counts(txn, number))
                 else:
                     assert self._root is not None
                     root, dirty = self._root, list(self._touched(txn, walk, changes))
+                    if refs:
+                        self._place(txn, root, number)
+                        walk.looked += self._settle(txn, root)
             walk.finish()
         except ArborError:
             self._forget()
@@ -258,26 +261,42 @@ class BranchLabels(Labels):
 
     # What has changed
 
-    def _changes(self, txn: Txn, number: int) -> dict[Path, set[bytes] | None] | None:
-        """The names that changed by directory (None: all below it); None where that is too long ago to know."""
+    def _changes(self, txn: Txn, number: int) -> tuple[dict[Path, set[bytes] | None] | None, bool]:
+        """The names that changed by directory (None: all below), None where they are not known; and whether refs did."""
         if self._root is None or self._root.staged != number or self._generation < 0:
-            return None
+            return None, False
         found: dict[Path, set[bytes] | None] = {}
+        refs = False
         since = expected = self._generation
-        for key, row in self._p.index.scan(txn, self._p.index.changes, b"", number_key(max(since, 0))):
+        for key, row in self._p.index.scan(txn, self._p.index.changes, b"", number_key(since)):
             expected += 1
             if int.from_bytes(key, "big") != expected:
-                return None
+                return None, False
             for branch, path, names in decode_change(row):
+                refs |= not branch
                 if branch != self._branch:
                     continue
                 if not path and not names and self._marker.within is not None:
-                    return None  # the attributes of the root itself
+                    return None, False  # the attributes of the root itself
                 if names is None or names:
                     known = found.setdefault(tuple(path), set())
                     found[tuple(path)] = None if names is None or known is None else known | set(names)
         missed = expected != self._p.index.number(txn, GENERATION)
-        return None if missed or found.get((), ()) is None else found
+        return (None if missed or found.get((), ()) is None else found), refs
+
+    def _settle(self, txn: Txn, directory: Directory) -> int:
+        """After a commit: note by what our records of staged directories are known from now on; how many were looked at.
+
+        What is in them is what it was, so none is read. Else all would be, once it is too long ago to know what changed.
+        """
+        looked = 0
+        for name, child in directory.children.items():
+            entry = self._find(txn, directory, name) if child.staged else None
+            if entry is None or not entry.is_directory:
+                continue
+            self._identify(txn, child, entry)
+            looked += 1 + self._settle(txn, child)
+        return looked
 
     def _touched(self, txn: Txn, walk: Walk, changes: dict[Path, set[bytes] | None]) -> Iterator[_Dirty]:
         """Look at every name that changed, those above before those below, of which they may tell already."""
@@ -318,12 +337,16 @@ class BranchLabels(Labels):
             if child is None:
                 counts = self._marker.counts(entry.attributes)
                 child = directory.children[name] = Directory(0, EMPTY, counts, {}, {})
-            if entry.kind is Kind.STAGED:
-                self._place(txn, child, staged_id(entry))
-            else:
-                child.staged, child.base = 0, entry.root
+            self._identify(txn, child, entry)
             directory = child
         return directory
+
+    def _identify(self, txn: Txn, directory: Directory, entry: Entry) -> None:
+        """Note that a directory of ours is the one that stands there now."""
+        if entry.kind is Kind.STAGED:
+            self._place(txn, directory, staged_id(entry))
+        else:
+            directory.staged, directory.base = 0, entry.root
 
     def _place(self, txn: Txn, directory: Directory, number: int) -> None:
         """Note that a directory of ours is that staged one."""

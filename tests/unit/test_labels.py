@@ -103,6 +103,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return looked
 
 
+def remember_few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon it is too long ago to know what has changed."""
+    monkeypatch.setattr("storage.stores.staging.KEPT_CHANGES", 3)
+    monkeypatch.setattr("storage.stores.staging._TRIM", 1)
+
+
 @pytest.fixture
 def tree(repository: Path) -> Iterator[Files]:
     with Repository(repository) as opened:
@@ -244,10 +250,14 @@ def test_a_branch_that_is_reset_moved_merged_and_undone(repository):
         assert side.labels().marked() == ["a"]
         make(side, "c", 3)
         assert side.labels().marked() == ["a", "c"]
+        engine.rename_branch("side", "old")
+        engine.create_branch("side", engine.branches()["main"])
+        make(side, "d", 4)
+        assert side.labels().marked() == ["a", "d"] and opened.files(branch="old").labels().marked() == ["a", "c"]
         engine.rename_branch("side", "other")
         with pytest.raises(NotFound):
             side.labels().marked()
-        assert opened.files(branch="other").labels().marked() == ["a", "c"]
+        assert opened.files(branch="other").labels().marked() == ["a", "d"]
 
 
 def test_unchanged_directories_are_not_read_again(tree, monkeypatch):
@@ -257,11 +267,29 @@ def test_unchanged_directories_are_not_read_again(tree, monkeypatch):
     looked = watched(monkeypatch)
     labels = tree.labels()
     assert len(labels.marked()) == 300 and looked[-1] > 300
-    monkeypatch.setattr("storage.stores.staging.KEPT_CHANGES", 5)
+    remember_few_changes(monkeypatch)
     for number in range(10):
         make(tree, "g1/new", 1000, str(number))
     assert labels.having(TAG, "9") == {"g1/new"} and len(labels.marked()) == 301
     assert looked[-1] < 20  # though it was too long ago to know what had changed
+
+
+def test_what_was_found_before_a_commit_is_known_after_it(repository, tree, kept, monkeypatch):
+    for number in range(300):
+        make(tree, f"g{number % 3}/t{number}", number, "x")
+    labels = tree.labels()
+    assert len(labels.marked()) == 300
+    commit = tree.commit("all")
+    assert len(labels.marked()) == 300
+    looked = watched(monkeypatch)
+    remember_few_changes(monkeypatch)
+    for number in range(10):
+        make(tree, "g1/new", 1000, str(number))
+    assert labels.having(TAG, "9") == {"g1/new"} and len(labels.marked()) == 301
+    with Repository(repository) as other:
+        assert len(other.files(commit=commit).labels().marked()) == 300
+        assert_true(other.files(commit=commit))
+    assert sum(looked) < 30
 
 
 def test_only_what_changed_is_looked_at(tree, monkeypatch):
@@ -329,6 +357,20 @@ def test_an_old_file_of_what_was_kept_is_not_believed(repository, kept):
     with Repository(repository) as opened:  # another index: nothing tells what changed since
         assert opened.files().labels().marked() == ["b"]
         assert_true(opened.files())
+
+
+def test_changes_of_another_index_are_not_taken_for_those_since(repository, kept):
+    with Repository(repository) as opened:
+        make(opened.files(), "a", 1, "x")
+        opened.files().labels().look()
+    for part in (repository / ".arborfs/index").iterdir():
+        part.unlink()
+    with Repository(repository) as opened:  # its changes are counted from the beginning again
+        opened.files().rename("a", "b")
+        for number in range(30):
+            opened.files().write("other", b"%d" % number)
+    with Repository(repository) as opened:
+        assert opened.files().labels().marked() == ["b"]
 
 
 def test_few_files_are_kept(repository, kept):
@@ -423,8 +465,10 @@ def a_change(random: random.Random, repo: Repository, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_happened_the_index_says_what_the_files_say(repository, kept, seed):
+def test_whatever_happened_the_index_says_what_the_files_say(repository, kept, seed, monkeypatch):
     chance = random.Random(seed)
+    if seed % 2:
+        remember_few_changes(monkeypatch)
     with Repository(repository) as one, Repository(repository) as other, Engine.open(repository) as engine:
         for _ in range(60):
             try:
