@@ -63,9 +63,11 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.Collected: errno.EAGAIN,
     errors.Corrupt: errno.EIO,
     errors.DamagedState: errno.EIO,
+    errors.DamagedMark: errno.EIO,
     errors.IntegrityFault: errno.EIO,
     errors.StorageFull: errno.ENOSPC,
     errors.StorageFailed: errno.EIO,
+    errors.PersistentOrderedDictException: errno.EIO,
 }
 """The nearest class counts."""
 

@@ -117,6 +117,15 @@ class WrongKind(Usage, ValueError):
     """A directory where a file was named, or the other way round."""
 
 
+class NotJSON(WrongType):
+    """A value that JSON cannot hold: `key` is that of the POD, `place` says where inside the value, as in `['a'][3]`."""
+
+    def __init__(self, message: str, *, key: Any, place: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.place = place
+
+
 class Ambiguous(Usage, ValueError):
     """A revision that more than one commit answers to: `candidates`, 64 hexadecimal digits each."""
 
@@ -321,6 +330,14 @@ class DamagedState(Damage, ValueError):
         self.where = where
 
 
+class DamagedMark(Damage, ValueError):
+    """What labels a directory or file cannot be read, or is there twice: `where` it is."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(problem)
+        self.where = where
+
+
 class IntegrityFault(Damage, RuntimeError):
     """What is stored is not sound. `problems` says what is wrong, where it lies, and what to do."""
 
@@ -338,3 +355,27 @@ class StorageFull(Damage, OSError):
 
 class StorageFailed(Damage, OSError):
     """The disk refused a write or a sync: nothing of this call was acknowledged."""
+
+
+class PersistentOrderedDictException(ArborError):
+    """What PODs and trackers alone refuse, or find to be wrong."""
+
+
+class DuplicateKeyError(Exists, PersistentOrderedDictException, KeyError):
+    """The tracker has that task already: `key`."""
+
+    def __init__(self, message: str, *, key: Any) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class PersistentOrderedDictIntegrityError(Damage, PersistentOrderedDictException, ValueError):
+    """A file of a POD holds no value: `where` is its path."""
+
+    def __init__(self, message: str, *, where: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+class CalledClosedTrackerError(Closed, PersistentOrderedDictException):
+    """The POD or tracker has been closed."""

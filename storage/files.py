@@ -24,6 +24,7 @@ from storage.errors import (
     ReadOnly,
     Unsupported,
 )
+from storage.labels import LabelIndex, Labels
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, path_text
 from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
@@ -74,9 +75,10 @@ class Files:
     changes of a commit.
     """
 
-    def __init__(self, tree: Snapshot | WorkingTree, home: Home) -> None:
+    def __init__(self, tree: Snapshot | WorkingTree, home: Home, labels: LabelIndex) -> None:
         self._tree = tree
         self._home = home
+        self._labels = labels
 
     @property
     def repository(self) -> os.PathLike[str]:
@@ -136,6 +138,12 @@ class Files:
         """The extended attributes `user.…` of what stands at `path`, by name without `user.`."""
         entry = self._tree.entry(tree_path(path))
         return {os.fsdecode(name)[len(USER) :]: value for name, value in entry.attributes.xattrs}
+
+    def labels(self, what: str = "treant") -> Labels:
+        """Which directories or files are marked as a `treant` or a `task`, and with which labels. NotFound for other things."""
+        if isinstance(self._tree, Snapshot):
+            return self._labels.of_commit(self._tree.commit, what)
+        return self._labels.of_branch(self._tree.branch, what)
 
     # Changing
 

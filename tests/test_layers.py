@@ -31,6 +31,7 @@ LAYERS = [
     ["storage.references"],
     ["storage.engine"],
     ["storage.maintenance"],
+    ["storage.labels"],
     ["storage.session"],
     ["storage.html"],
     ["storage.reprs"],

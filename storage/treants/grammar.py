@@ -10,6 +10,7 @@ A choice is written as a text or built of Python's own values, nested as deep as
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Set
@@ -28,9 +29,11 @@ class Tagged:
 
     tag: str
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen; `having` tells who carries a tag, others may be among them."""
-        return having(self.tag) & everyone
+    def among(self, having: Callable[[str], Set[T]], everyone: Callable[[], Set[T]]) -> Set[T]:
+        """Who is chosen, where `having` tells who carries a tag, and `everyone` who there is: asked only where it matters, so
+        that there may be others among the chosen.
+        """
+        return having(self.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,11 @@ class All:
 
     parts: tuple[Choice, ...]
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
-        return reduce(lambda left, part: part.among(having, left), self.parts, everyone)
+    def among(self, having: Callable[[str], Set[T]], everyone: Callable[[], Set[T]]) -> Set[T]:
+        """Who is chosen, as `Tagged.among` says it."""
+        if not self.parts:
+            return everyone()
+        return reduce(operator.and_, (part.among(having, everyone) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,8 @@ class Either:
 
     parts: tuple[Choice, ...]
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
+    def among(self, having: Callable[[str], Set[T]], everyone: Callable[[], Set[T]]) -> Set[T]:
+        """Who is chosen, as `Tagged.among` says it."""
         return frozenset().union(*(part.among(having, everyone) for part in self.parts))
 
 
@@ -61,9 +66,9 @@ class Without:
 
     part: Choice
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
-        return everyone - self.part.among(having, everyone)
+    def among(self, having: Callable[[str], Set[T]], everyone: Callable[[], Set[T]]) -> Set[T]:
+        """Who is chosen, as `Tagged.among` says it."""
+        return everyone() - self.part.among(having, everyone)
 
 
 Choice = Tagged | All | Either | Without
@@ -90,7 +95,7 @@ def is_chosen(expression: object, tags: Set[str]) -> bool:
     """Whether something with these tags is chosen. Unsupported (a ValueError) as for `choice`."""
     here = frozenset((None,))
     nowhere: frozenset[None] = frozenset()
-    return bool(choice(expression).among(lambda tag: here if tag in tags else nowhere, here))
+    return bool(choice(expression).among(lambda tag: here if tag in tags else nowhere, lambda: here))
 
 
 # Texts

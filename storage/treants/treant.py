@@ -195,6 +195,7 @@ class Treant(Tree):
 
     @name.setter
     def name(self, name: str) -> None:
+        """Rename the directory."""
         if "/" in name or name in ("", ".", ".."):
             raise InvalidName(f"{name!r} cannot be the name of a directory")
         self._move(os.path.join(os.path.dirname(self._text), name))
@@ -208,6 +209,7 @@ class Treant(Tree):
 
     @location.setter
     def location(self, location: PlainPath) -> None:
+        """Move the directory."""
         self._move(os.path.join(os.path.abspath(location), self.name))
 
     def _move(self, text: str) -> None:
@@ -236,6 +238,7 @@ class Treant(Tree):
 
     @coordinators.setter
     def coordinators(self, value: object) -> None:
+        """NotImplementedError."""
         raise NotImplementedError("there are no coordinators: nothing has to be kept in step")
 
     # What is kept in it
@@ -249,6 +252,7 @@ class Treant(Tree):
 
     @tags.setter
     def tags(self, tags: object) -> None:
+        """Replace all."""
         if not isinstance(tags, list | tuple | set | frozenset | TagAlgebra):
             raise WrongType(f"tags are a list or a set, not {type(tags).__name__}")
         fresh = tuple(sorted(set(flat_tags(tags))))
@@ -261,6 +265,7 @@ class Treant(Tree):
 
     @categories.setter
     def categories(self, categories: Mapping[str, Scalar] | Categories) -> None:
+        """Replace all."""
         if not isinstance(categories, dict | Categories):
             raise WrongType(f"categories are a dict, not {type(categories).__name__}")
         fresh = {key: value for key, value in checked(dict(categories.items())).items() if value is not None}
