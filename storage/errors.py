@@ -97,6 +97,14 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotInstalled(Usage, ImportError):
+    """A library that this needs is not installed: `extra` names what brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} need libraries that are not installed: `pip install arborfs[{extra}]` brings them")
+        self.extra = extra
+
+
 class NotProvided(Usage, RuntimeError):
     """A plug-in does not do what it was asked for."""
 
@@ -144,6 +152,14 @@ class NotARepository(Missing, RuntimeError):
     """The folder holds no arborfs repository."""
 
 
+class NotATreant(Missing, FileNotFoundError):
+    """The directory is no Treant, or no more."""
+
+
+class NoTreants(NotATreant):
+    """No state file is where one was named."""
+
+
 class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
 
@@ -175,6 +191,22 @@ class TooFewSamples(State, RuntimeError):
         super().__init__(message)
         self.wanted = wanted
         self.found = found
+
+
+class MultipleTreants(State, ValueError):
+    """A directory with several state files: `names` are theirs."""
+
+    def __init__(self, where: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{where} holds {len(names)} state files, {', '.join(names)}: keep the one that is its own, move the others to "
+            f"directories of their own"
+        )
+        self.where = where
+        self.names = tuple(names)
+
+
+class NotMounted(State, RuntimeError):
+    """The repository is in no mount on this machine, so no program can use a path in it."""
 
 
 class WorkerDied(State, RuntimeError):

@@ -28,7 +28,7 @@ from storage.labels import LabelIndex, Labels
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, path_text
 from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
-from storage.model.samples import BytesSource
+from storage.model.samples import BytesSource, PiecesSource, Source
 from storage.session import Home
 from storage.snapshot import Snapshot
 from storage.stores.contents import Content, stored_entry
@@ -36,6 +36,9 @@ from storage.tree.node import EMPTY
 from storage.worktree import WorkingTree
 
 FilePath = str | os.PathLike[str]
+Data = bytes | memoryview | tuple[bytes | memoryview, ...]
+"""What a file shall hold; pieces of a tuple stand one after the other, and are not joined in memory first."""
+
 USER = "user."
 TRIES = 1000
 """So often a change is tried again that somebody else got in before."""
@@ -144,18 +147,24 @@ class Files:
 
     # Changing
 
-    def write(self, path: FilePath, data: bytes | memoryview) -> None:
+    def write(self, path: FilePath, data: Data) -> None:
         """Make or replace a file. In a dataset, a sample must fit it: SchemaMismatch (a ValueError), and nothing changes."""
-        self._stored(lambda tree: tree.put_file(tree_path(path), BytesSource(data)))
+        self._stored(lambda tree: tree.put_file(tree_path(path), _source(data)))
 
-    def write_many(self, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def write_many(
+        self, files: Mapping[str, Data | None], *, new: FilePath | None = None, needs: FilePath | None = None
+    ) -> None:
         """Make, replace or (None) remove many files in one step; missing directories are made.
 
-        What is refused of one of them is refused of all. Removing what is not there is well.
+        What is refused of one of them is refused of all. Removing what is not there is well. With `new`, Exists where there
+        is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step.
         """
-        self._stored(lambda tree: self._write_many(tree, files))
+        conditions = (None if new is None else tree_path(new), None if needs is None else tree_path(needs))
+        self._stored(lambda tree: self._write_many(tree, files, *conditions))
 
-    def _write_many(self, tree: WorkingTree, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def _write_many(
+        self, tree: WorkingTree, files: Mapping[str, Data | None], new: Path | None, needs: Path | None
+    ) -> None:
         schemas: dict[Path, Schema | None] = {}
         entries: list[tuple[Path, Entry | None]] = []
         made: dict[Path, Entry] = {}
@@ -172,11 +181,11 @@ class Files:
             if data is None:
                 entries.append((path, None))
                 continue
-            source, schema = BytesSource(data), sample_schema(schemas[parent], path[-1])
+            source, schema = _source(data), sample_schema(schemas[parent], path[-1])
             if schema is not None and not source.size and not schema.takes_empty:
                 schema = None
             entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
-        tree.put_files(entries, made)
+        tree.put_files(entries, made, new=new, needs=needs)
 
     def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
         """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
@@ -243,6 +252,10 @@ class Files:
         """Remove a file or link, or a directory with all below it."""
         self._writeable().remove_tree(tree_path(path))
 
+    def remove_directory(self, path: FilePath) -> None:
+        """Remove a directory that is empty. NotEmpty (an OSError) otherwise, also if somebody fills it just now."""
+        self._writeable().remove_directory(tree_path(path))
+
     def rename(self, old: FilePath, new: FilePath, *, replace: bool = False) -> None:
         """Move a file or a directory with all below it. Exists, unless a file is to `replace` another; NotEmpty."""
         self._writeable().rename(tree_path(old), tree_path(new), replace=replace)
@@ -298,6 +311,10 @@ class Files:
     def __repr__(self) -> str:
         """The repository, and what of it."""
         return f"Files({str(self._home.path)!r}, {self.branch or self.commit_hash[:16]!r})"
+
+
+def _source(data: Data) -> Source:
+    return PiecesSource(data) if isinstance(data, tuple) else BytesSource(data)
 
 
 class _Reading(io.RawIOBase):

@@ -12,6 +12,7 @@ from storage.disk.index import GENERATION, Txn, number_key
 from storage.entries import EntryWriter, split
 from storage.errors import (
     Conflict,
+    Exists,
     IsADirectory,
     NotADirectory,
     NotFound,
@@ -59,23 +60,41 @@ class WorkingTree(EntryWriter):
                 elif entry is not None or self._has_parents(change, path):
                     self._put_entry(change, path, entry, parents)
 
-    def put_files(self, files: Sequence[tuple[Path, Entry | None]], parents: Mapping[Path, Entry]) -> None:
+    def put_files(
+        self,
+        files: Sequence[tuple[Path, Entry | None]],
+        parents: Mapping[Path, Entry],
+        *,
+        new: Path | None = None,
+        needs: Path | None = None,
+    ) -> None:
         """As `put_entries`, of files alone: IsADirectory where one would take a directory's place, and nothing is changed.
 
-        Mode, owner and xattrs of what is replaced stay.
+        Mode, owner and xattrs of what is replaced stay. Exists where there is something at `new`, NotFound where there is
+        nothing at `needs`.
         """
         with self._change() as change:
+            if new is not None and self._stands(change, new):
+                raise Exists(f"there is {path_text(new)} on branch {self.branch!r} already")
+            if needs is not None and not self._stands(change, needs):
+                raise NotFound(f"there is no {path_text(needs)} on branch {self.branch!r}")
             for path, entry in files:
                 parent, name = split(path)
                 found = change.find(change.directory(parent), name) if self._has_parents(change, path) else None
                 if found is not None and found.entry.is_directory:
                     raise IsADirectory(f"{path_text(path)} is a directory")
                 if entry is not None and found is not None:
-                    old, new = found.entry.attributes, entry.attributes
-                    kept = replace(new, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
+                    old, fresh = found.entry.attributes, entry.attributes
+                    kept = replace(fresh, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
                     entry = replace(entry, attributes=kept)
                 if entry is not None or found is not None:
                     self._put_entry(change, path, entry, parents)
+
+    def _stands(self, change: Change, path: Path) -> bool:
+        """Whether there is anything at `path`; there is always a root."""
+        return not path or (
+            self._has_parents(change, path) and change.find(change.directory(path[:-1]), path[-1]) is not None
+        )
 
     def _has_parents(self, change: Change, path: Path) -> bool:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, overload
 
 from storage.errors import NotADirectory, NotFound, TreeNotFound, Unsupported, WrongKind, WrongType
+from storage.files import Data as Contents
 from storage.places import Place, place_of
+from storage.treants.data import Data
 from storage.treants.drawing import drawn
 from storage.treants.globs import globbed
 from storage.treants.leaves import Leaf
@@ -58,6 +60,22 @@ class Tree(Veg):
         return self
 
     makedirs = make
+
+    @property
+    def data(self) -> Data:
+        """What is stored in and below it, by handle."""
+        return Data(self)
+
+    def require(self) -> None:
+        """TreeNotFound (an OSError) if it is not there, NotARepository if it cannot be."""
+        if not self.place.files.is_directory(self.place.path):
+            raise TreeNotFound(f"Tree doesn't exist: {self.abspath}")
+
+    def put_files(self, files: Mapping[str, Contents | None]) -> None:
+        """Write and remove files of the tree that it is in, by paths from the top of that, in one step. It is made if need
+        be.
+        """
+        self.make().place.files.write_many(files)
 
     def commit(self, message: str) -> str:
         """Freeze everything staged on its branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
