@@ -213,6 +213,14 @@ class WorkerDied(State, RuntimeError):
     """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
 
 
+class RsyncFailed(State, OSError):
+    """rsync did not do all that it was told: `code` is what it ended with."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class NeedsCopy(State, OSError):
     """The directory means something else at its new place: copy it, and remove the old one."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 import numpy as np
 
 from storage.errors import NotFound, Unsupported, WrongType
+from storage.treants.data_of_many import AggData
 from storage.treants.leaves import Leaf
 from storage.treants.mapping import mapped
 from storage.treants.trees import Limbs, Tree
@@ -216,6 +217,11 @@ class Members(Generic[M, I]):
         """The leaves at a path below each member that is a directory."""
         return LimbsOfAll([tree.leafloc for tree in self._trees()])
 
+    @property
+    def data(self) -> AggData:
+        """The data of all members that are directories."""
+        return AggData(self)
+
     @staticmethod
     def _views(members: Iterable[object]) -> View:
         from storage.treants.views import View  # a View has members
@@ -224,11 +230,14 @@ class Members(Generic[M, I]):
 
     def __repr__(self) -> str:
         """The members, the first of many."""
-        shown = [repr(self._member(item)) for item in self._items[:SHOWN]]
+        shown = [self._told(item) for item in self._items[:SHOWN]]
         more = len(self) - len(shown)
         return f"<{type(self).__name__}([{', '.join(shown)}{f', … {more:,} more' if more else ''}])>"
 
     __str__ = __repr__
+
+    def _told(self, item: I) -> str:
+        return repr(self._member(item))
 
 
 class LimbsOfAll:

@@ -1,0 +1,220 @@
+"""Ordered sets of Treants, which a bundle knows by their places: a Treant is made when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from storage.errors import ArborError, NotARepository, NotATreant, NotFound, WrongType
+from storage.places import Place
+from storage.treants.aggregates import AggCategories, AggTags
+from storage.treants.grammar import choice
+from storage.treants.members import Members
+from storage.treants.state import GROUP, STATE_NAME, Scalar, State
+from storage.treants.trees import Tree
+from storage.treants.veg import Veg
+
+if TYPE_CHECKING:
+    from storage.labels import Key, Labels
+    from storage.treants.treant import Treant
+
+Spot = tuple[Place, str]
+"""A place in a tree, and the path of a Treant in the same tree, at that place or below it."""
+
+T = TypeVar("T")
+
+
+class Bundle(Members["Treant", Spot]):
+    """Treants in the order in which they were given, each path once.
+
+    Made of Treants, paths of Treants, trees, bundles, views, and lists of such. NotATreant (an OSError) for a path where none
+    is, WrongType (a TypeError) for anything else. Tags and categories of many are looked up in the repository's index of them.
+    """
+
+    def __init__(self, *treants: object) -> None:
+        spots: dict[str, Spot] = {}
+        for spot in _flat(treants):
+            spots.setdefault(_text(spot), spot)
+        self._items = list(spots.values())
+
+    def _member(self, item: Spot) -> Treant:
+        place, path = item
+        text, state = _text(item), _state(place, path)
+        return _kind(state.kind).known(text, Place(Path(text), path, place.files, place.repository), state.file_name)
+
+    def _told(self, item: Spot) -> str:
+        try:
+            return repr(self._member(item))
+        except (ArborError, OSError):
+            return f"<no Treant: {_text(item)!r}>"
+
+    @property
+    def exists(self) -> list[bool]:
+        """Of each member whether its directory is there."""
+        return [place.files.is_directory(path) for place, path in self._items]
+
+    def _text(self, item: Spot) -> str:
+        return _text(item).rstrip("/") + "/"
+
+    def _taken(self, other: object) -> Self | None:
+        from storage.treants.treant import Treant
+
+        return type(self)(other) if isinstance(other, Treant | Bundle) else None
+
+    def _trees(self) -> Iterable[Tree]:
+        return self
+
+    # Labels
+
+    @property
+    def tags(self) -> AggTags:
+        """The tags of all members."""
+        return AggTags(self)
+
+    @tags.setter
+    def tags(self, tags: Any) -> None:
+        for member in self:
+            member.tags = tags
+
+    @property
+    def categories(self) -> AggCategories:
+        """The categories of all members."""
+        return AggCategories(self)
+
+    @categories.setter
+    def categories(self, categories: Any) -> None:
+        for member in self:
+            member.categories = categories
+
+    @property
+    def uuids(self) -> list[str]:
+        """The uuid of each member."""
+        return [state.uuid for state in self._states()]
+
+    def get(self, *tags: object, **categories: Scalar) -> Bundle:
+        """The members that are chosen by all of these tags (each a text, list, tuple or set as in `tags[…]`) and have these
+        values of categories.
+        """
+        found = self._having(list(tags)) if tags else [True] * len(self)
+        for name, value in categories.items():
+            wanted = self._by_place(lambda labels, _, name=name, value=value: labels.having(("category", name), value))  # type: ignore[misc]
+            found = [chosen and here for chosen, here in zip(found, self._among(wanted), strict=True)]
+        return self[found]
+
+    def _having(self, expression: object) -> list[bool]:
+        """Of each member whether its tags are chosen."""
+        wanted = choice(expression)
+        return self._among(
+            self._by_place(
+                lambda labels, places: wanted.among(
+                    lambda tag: labels.having(("tag",), tag),
+                    lambda: frozenset(path for place, path in self._items if id(place) in places),
+                )
+            )
+        )
+
+    def _among(self, chosen: Mapping[int, Set[str]]) -> list[bool]:
+        """Of each member whether its path is among those that are chosen in its tree."""
+        return [path in chosen[id(place)] for place, path in self._items]
+
+    def _values(self, name: str) -> dict[int, dict[str, Scalar]]:
+        """The values of a category by path, for each place; also of those that are no members."""
+        return self._by_place(lambda labels, _: _by_path(labels, ("category", name)))
+
+    def _by_place(self, find: Callable[[Labels, Set[int]], T]) -> dict[int, T]:
+        """What is found once for each tree that members are in, by its labels and the ids of the places in it; for each place."""
+        trees: dict[tuple[int, str | None, str], dict[int, Place]] = {}
+        for place in {id(place): place for place, _ in self._items}.values():
+            branch = place.files.branch
+            key = id(place.repository), branch, "" if branch is not None else place.files.commit_hash
+            trees.setdefault(key, {})[id(place)] = place
+        result: dict[int, T] = {}
+        for places in trees.values():
+            labels = next(iter(places.values())).files.labels()
+            result |= dict.fromkeys(places, find(labels, places.keys()))
+        return result
+
+    def _states(self) -> list[State]:
+        """What each member's state file says. NotATreant where one is no more."""
+        return [_state(place, path) for place, path in self._items]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By paths: another process looks there itself."""
+        return type(self), tuple(self.abspaths)
+
+
+def _kind(kind: str) -> type[Treant]:
+    """The class of a Treant of that kind, which has bundles itself."""
+    if kind == GROUP:
+        from storage.treants.group import Group
+
+        return Group
+    from storage.treants.treant import Treant
+
+    return Treant
+
+
+def _text(spot: Spot) -> str:
+    """The absolute path of a spot."""
+    place, path = spot
+    below = path[len(place.path) :].lstrip("/")
+    return f"{place.given}/{below}" if below else str(place.given)
+
+
+def _state(place: Place, path: str) -> State:
+    """What the state file of the Treant at a path in a tree says."""
+    try:
+        state = place.files.labels().state(path)
+    except NotFound:
+        raise NotATreant(f"{_text((place, path))} is no Treant") from None
+    assert isinstance(state, State)
+    return state
+
+
+def _by_path(labels: Labels, key: Key) -> dict[str, Scalar]:
+    """The value that each path has under a key."""
+    found: dict[str, Scalar] = {}
+    for value in labels.values(key):
+        found |= dict.fromkeys(labels.having(key, value), value)
+    return found
+
+
+def _flat(treants: Iterable[object]) -> Iterator[Spot]:
+    for treant in treants:
+        match treant:
+            case Bundle():
+                yield from treant._items
+            case Veg() | str() | os.PathLike():
+                yield _spot(treant)
+            case Members() | list() | tuple() | set() | frozenset() | Iterator():
+                yield from _flat(treant)
+            case _:
+                raise WrongType(f"a Bundle is made of Treants and paths, not of {type(treant).__name__} {treant!r:.80}")
+
+
+def _spot(path: str | os.PathLike[str]) -> Spot:
+    """Where a Treant is, named by its directory or its state file."""
+    tree = path if isinstance(path, Tree) else Tree._at(Veg(path)._text, None)
+    if STATE_NAME.fullmatch(tree.name):
+        tree = tree.parent
+    if not tree.exists:
+        raise NotATreant(f"{tree.abspath} is no Treant: no directory is there")
+    try:
+        place = tree.place
+    except (NotARepository, NotFound):
+        raise NotATreant(f"{tree.abspath} is no Treant: it is in no repository") from None
+    _state(place, place.path)
+    return place, place.path
+
+
+def grouped(bundle: Bundle, names: Sequence[str]) -> dict[tuple[Scalar, ...], Bundle]:
+    """The members by their values of several categories, each group in the bundle's order; without those that lack one."""
+    values = [bundle._values(name) for name in names]
+    groups: dict[tuple[Scalar, ...], list[Spot]] = {}
+    for place, path in bundle._items:
+        found = [known[id(place)].get(path) for known in values]
+        if None not in found:
+            groups.setdefault(tuple(found), []).append((place, path))  # type: ignore[arg-type]
+    return {group: Bundle._of(spots) for group, spots in groups.items()}
