@@ -135,7 +135,7 @@ class AggCategories:
             return known[key]
         return [known[name] for name in names] if isinstance(key, list) else known
 
-    def __setitem__(self, key: str, value: Scalar | None | Values) -> None:
+    def __setitem__(self, key: str, value: Scalar | Values | None) -> None:
         """Give every member that value, or of a list each its own; None removes one.
 
         Unsupported (a ValueError) for a list of another length than the bundle's; then, and for values that cannot be,

@@ -124,7 +124,9 @@ class Bundle(Members["Treant", Spot]):
         return self._by_place(lambda labels, _: _by_path(labels, ("category", name)))
 
     def _by_place(self, find: Callable[[Labels, Set[int]], T]) -> dict[int, T]:
-        """What is found once for each tree that members are in, by its labels and the ids of the places in it; for each place."""
+        """What is found once for each tree that members are in, by its labels and the ids of the places in it; for each
+        place.
+        """
         trees: dict[tuple[int, str | None, str], dict[int, Place]] = {}
         for place in {id(place): place for place, _ in self._items}.values():
             branch = place.files.branch

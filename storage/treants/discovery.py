@@ -17,9 +17,10 @@ from storage.treants.veg import PlainPath
 def discover(dirpath: PlainPath = ".", depth: int | None = None, treantdepth: int | None = None) -> Bundle:
     """All Treants at a directory and below it, sorted by path.
 
-    `depth` is how many directories deep to look below it, `treantdepth` how deep in Treants for others. In a repository an index
-    tells where Treants are; elsewhere the repositories in ordinary folders are looked for, and of each the default branch
-    is looked at: what is mounted below such a folder is passed over. TreeNotFound (an OSError) where no directory is there.
+    `depth` is how many directories deep to look below it, `treantdepth` how deep in Treants for others. In a repository an
+    index tells where Treants are; elsewhere the repositories in ordinary folders are looked for, and of each the default
+    branch is looked at: what is mounted below such a folder is passed over. TreeNotFound (an OSError) where no directory is
+    there.
     """
     tree = Tree(dirpath)
     if not tree.exists:

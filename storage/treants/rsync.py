@@ -35,7 +35,9 @@ def sync(
         raise Unsupported(f"the mode is 'upload' or 'download', not {mode!r:.80}")
     command = [rsync_path, *options, "--", *pair]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
     except FileNotFoundError as error:
         raise RsyncFailed(f"there is no {rsync_path}: install rsync, or name it by rsync_path", code=127) from error
     if done.returncode != 0:
