@@ -91,14 +91,21 @@ def _found(work: Path, runs: int, figures: Figures) -> list[Row]:
         _note(figures, "discover", lambda: discover(repo))
         bundle = discover(repo)
         _note(figures, "rare", lambda bundle=bundle: _check(bundle.tags.filter("'kind 7'"), MANY // RARE))
-        _note(figures, "filter", lambda bundle=bundle: _check(bundle.tags.filter("old and not 'kind 7'"), MANY // 2 - 100))
+        _note(
+            figures, "filter", lambda bundle=bundle: _check(bundle.tags.filter("old and not 'kind 7'"), MANY // 2 - 100)
+        )
         _note(figures, "bools", lambda bundle=bundle: bundle.tags[{"old"}])
         _note(figures, "groupby", lambda bundle=bundle: _check(bundle.categories.groupby("forest")[3], MANY // 10))
         Treant(repo / "wood" / "one more").place.files.remove("wood/one more")
     m = medians(figures)
 
     def row(what: str, name: str, floor: str, goal: str) -> Row:
-        return (what, f"{m[name] * 1e3:,.1f} ms", f"{m[name] / m['walk']:.3f} x a walk of plain files" if floor else "", goal)
+        return (
+            what,
+            f"{m[name] * 1e3:,.1f} ms",
+            f"{m[name] / m['walk']:.3f} x a walk of plain files" if floor else "",
+            goal,
+        )
 
     return [
         row(f"index {MANY:,} Treants, once", "indexed", "walk", ""),

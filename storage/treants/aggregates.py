@@ -44,7 +44,7 @@ class AggTags(TagAlgebra):
 
     def filter(self, expression: object) -> Bundle:
         """The members that are chosen by an expression as in `tags[…]`."""
-        return self._bundle[self[expression]]
+        return self._bundle._filtered(expression)
 
     def add(self, *tags: object) -> None:
         """Add tags to every member: texts, or lists, tuples and sets of them."""
@@ -135,7 +135,7 @@ class AggCategories:
             return known[key]
         return [known[name] for name in names] if isinstance(key, list) else known
 
-    def __setitem__(self, key: str, value: Scalar | None | Values) -> None:
+    def __setitem__(self, key: str, value: Scalar | Values | None) -> None:
         """Give every member that value, or of a list each its own; None removes one.
 
         Unsupported (a ValueError) for a list of another length than the bundle's; then, and for values that cannot be,

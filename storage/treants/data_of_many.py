@@ -51,7 +51,7 @@ class AggData:
         `retrieve` of each. NotFound (a KeyError) where nobody has the handle, or two that have it have the same name;
         Unsupported (a ValueError) for other labels.
         """
-        having = [tree for tree in self._members._trees() if handle in tree.data.keys()]
+        having = [tree for tree in self._members._trees() if handle in tree.data]
         labels = _labels(having, by)
         if not having:
             raise NotFound(f"no member has data {handle!r}")

@@ -35,7 +35,9 @@ def sync(
         raise Unsupported(f"the mode is 'upload' or 'download', not {mode!r:.80}")
     command = [rsync_path, *options, "--", *pair]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
     except FileNotFoundError as error:
         raise RsyncFailed(f"there is no {rsync_path}: install rsync, or name it by rsync_path", code=127) from error
     if done.returncode != 0:
@@ -68,7 +70,7 @@ def _folder(path: str) -> str:
         place = place_of(path)
     except (NotARepository, NotFound):
         return os.path.join(os.path.abspath(path), "")
-    found = place.mounted()
+    found = place.usable()
     if found is None:
         raise NotMounted(
             f"{place.given} is in a repository that is not mounted, and rsync sees mounted files alone: "

@@ -58,7 +58,13 @@ def test_other_types_are_refused(bundle, repository, monkeypatch, wrong):
 def test_directories_that_are_no_treants_are_refused(bundle, repository, tmp_path):
     Tree(repository / "plain" / "deep").make()
     (tmp_path / "ordinary").mkdir()
-    for wrong in (repository / "plain", repository, repository / "nothing", tmp_path / "ordinary", Tree(repository / "plain")):
+    for wrong in (
+        repository / "plain",
+        repository,
+        repository / "nothing",
+        tmp_path / "ordinary",
+        Tree(repository / "plain"),
+    ):
         with pytest.raises(NotATreant, match="is no Treant"):
             Bundle(bundle, wrong)
     assert not (repository / "nothing").exists() and not Tree(repository / "nothing").exists
@@ -172,9 +178,20 @@ def test_the_categories_of_all(bundle):
     assert categories["age"] == [200, None, 300, 200] and categories["nothing"] == [None] * 4
     assert categories[["home", "age"]] == [["wood", "wood", "hill", "hill"], [200, None, 300, 200]]
     assert categories[{"home"}] == {"home": ["wood", "wood", "hill", "hill"]}
-    assert sorted(categories.keys()) == ["bark", "home"] and sorted(categories.keys(scope="any")) == ["age", "bark", "home"]
-    assert dict(categories.items(scope="any")) == categories.any and categories.values() == list(categories.all.values())
-    assert "home" in categories and "age" not in categories and len(categories) == 2 and sorted(categories) == ["bark", "home"]
+    assert sorted(categories.keys()) == ["bark", "home"] and sorted(categories.keys(scope="any")) == [
+        "age",
+        "bark",
+        "home",
+    ]
+    assert dict(categories.items(scope="any")) == categories.any and categories.values() == list(
+        categories.all.values()
+    )
+    assert (
+        "home" in categories
+        and "age" not in categories
+        and len(categories) == 2
+        and sorted(categories) == ["bark", "home"]
+    )
     assert repr(bundle[:1].categories).startswith("<AggCategories({") and "home: ['wood'" in str(bundle[:1].categories)
     for wrong in (5, ("home",), ["home", 5], None):
         with pytest.raises(TypeError, match="categories are named by"):

@@ -37,7 +37,9 @@ def test_there_and_back(wood, tmp_path, repository):
     (tmp_path / "there" / "x").write_text("other")
     wood.sync(tmp_path / "there", mode="download", rsync_path=RSYNC)
     assert wood["new"].read() == "new" and wood["x"].read() == "x"
-    Tree(repository / "wood").sync(str(tmp_path / "there"), mode="download", overwrite=True, backup=True, rsync_path=RSYNC)
+    Tree(repository / "wood").sync(
+        str(tmp_path / "there"), mode="download", overwrite=True, backup=True, rsync_path=RSYNC
+    )
     assert wood["x"].read() == "other" and wood["x~"].read() == "x"
 
 
