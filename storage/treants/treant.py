@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import uuid4
 
 from storage.errors import (
@@ -33,6 +33,9 @@ from storage.treants.state import STATE_NAME, TREANT, Scalar, State, decode_stat
 from storage.treants.tags import Tags, flat_tags
 from storage.treants.trees import Tree
 from storage.treants.veg import PlainPath, Veg
+
+if TYPE_CHECKING:
+    from storage.treants.bundles import Bundle
 
 MAKING = "treants"
 """The lock under which a directory that is there becomes a Treant, and Treants move."""
@@ -81,9 +84,14 @@ class Treant(Tree):
         found = self._state_file()
         if found is None and named:
             raise NoTreants(f"{treant} is not there")
+        if found is not None:
+            self._check_kind(found)
         self._file: str = found if found is not None else self._made(labels(fresh))
         if found is not None and (categories or tags):
             self.change_state(labels)
+
+    def _check_kind(self, state_file: str) -> None:
+        """A Group is a Treant, too."""
 
     @classmethod
     def known(cls, text: str, place: Place | None, state_file: str) -> Self:
@@ -304,6 +312,12 @@ class Treant(Tree):
     def __delitem__(self, handle: str) -> None:
         """Remove the data of that handle."""
         self.data.remove(handle)
+
+    def __add__(self, other: object) -> Bundle:
+        """A Bundle of it and another Treant, or those of another Bundle."""
+        from storage.treants.bundles import Bundle  # it is made of Treants
+
+        return Bundle(self, other) if isinstance(other, Treant | Bundle) else NotImplemented
 
     # Its end
 
