@@ -44,7 +44,7 @@ class AggTags(TagAlgebra):
 
     def filter(self, expression: object) -> Bundle:
         """The members that are chosen by an expression as in `tags[…]`."""
-        return self._bundle[self[expression]]
+        return self._bundle._filtered(expression)
 
     def add(self, *tags: object) -> None:
         """Add tags to every member: texts, or lists, tuples and sets of them."""

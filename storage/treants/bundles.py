@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -12,6 +14,7 @@ from storage.places import Place
 from storage.treants.aggregates import AggCategories, AggTags
 from storage.treants.grammar import choice
 from storage.treants.members import Members
+from storage.treants.spots import Spot, Spots, text_of
 from storage.treants.state import GROUP, STATE_NAME, Scalar, State
 from storage.treants.trees import Tree
 from storage.treants.veg import Veg
@@ -19,9 +22,6 @@ from storage.treants.veg import Veg
 if TYPE_CHECKING:
     from storage.labels import Key, Labels
     from storage.treants.treant import Treant
-
-Spot = tuple[Place, str]
-"""A place in a tree, and the path of a Treant in the same tree, at that place or below it."""
 
 T = TypeVar("T")
 
@@ -33,22 +33,33 @@ class Bundle(Members["Treant", Spot]):
     is, WrongType (a TypeError) for anything else. Tags and categories of many are looked up in the repository's index of them.
     """
 
+    _items: Spots
+
     def __init__(self, *treants: object) -> None:
         spots: dict[str, Spot] = {}
         for spot in _flat(treants):
-            spots.setdefault(_text(spot), spot)
-        self._items = list(spots.values())
+            spots.setdefault(text_of(spot), spot)
+        self._items = Spots.of(spots.values())
+
+    @classmethod
+    def _of(cls, items: Sequence[Spot]) -> Self:
+        made = cls.__new__(cls)
+        made._items = items if isinstance(items, Spots) else Spots.of(items)
+        return made
 
     def _member(self, item: Spot) -> Treant:
         place, path = item
-        text, state = _text(item), _state(place, path)
+        text, state = text_of(item), _state(place, path)
         return _kind(state.kind).known(text, Place(Path(text), path, place.files, place.repository), state.file_name)
+
+    def _compressed(self, wanted: Sequence[bool]) -> Self:
+        return self._of(self._items.compressed(wanted))
 
     def _told(self, item: Spot) -> str:
         try:
             return repr(self._member(item))
         except (ArborError, OSError):
-            return f"<no Treant: {_text(item)!r}>"
+            return f"<no Treant: {text_of(item)!r}>"
 
     @property
     def exists(self) -> list[bool]:
@@ -56,7 +67,7 @@ class Bundle(Members["Treant", Spot]):
         return [place.files.is_directory(path) for place, path in self._items]
 
     def _text(self, item: Spot) -> str:
-        return _text(item).rstrip("/") + "/"
+        return text_of(item).rstrip("/") + "/"
 
     def _taken(self, other: object) -> Self | None:
         from storage.treants.treant import Treant
@@ -97,46 +108,40 @@ class Bundle(Members["Treant", Spot]):
         """The members that are chosen by all of these tags (each a text, list, tuple or set as in `tags[…]`) and have these
         values of categories.
         """
-        found = self._having(list(tags)) if tags else [True] * len(self)
+        found = self._filtered(list(tags))
         for name, value in categories.items():
-            wanted = self._by_place(lambda labels, _, name=name, value=value: labels.having(("category", name), value))  # type: ignore[misc]
-            found = [chosen and here for chosen, here in zip(found, self._among(wanted), strict=True)]
-        return self[found]
+            key = ("category", name)
+            wanted = found._by_place(lambda labels, _, key=key, value=value: labels.having(key, value))  # type: ignore[misc]
+            found = Bundle._of(found._items.among(wanted.__getitem__))
+        return found
 
     def _having(self, expression: object) -> list[bool]:
         """Of each member whether its tags are chosen."""
+        chosen = self._chosen(expression)
+        return [found for place, paths in self._items.stretches for found in map(chosen[place].__contains__, paths)]
+
+    def _filtered(self, expression: object) -> Bundle:
+        """The members whose tags are chosen."""
+        return Bundle._of(self._items.among(self._chosen(expression).__getitem__))
+
+    def _chosen(self, expression: object) -> Mapping[Place, Set[str]]:
+        """The paths whose tags are chosen, for each place; also of those that are no members."""
         wanted = choice(expression)
-        return self._among(
-            self._by_place(
-                lambda labels, places: wanted.among(
-                    lambda tag: labels.having(("tag",), tag),
-                    lambda: frozenset(path for place, path in self._items if id(place) in places),
-                )
-            )
-        )
+        return self._by_place(lambda labels, everyone: wanted.among(lambda tag: labels.having(("tag",), tag), everyone))
 
-    def _among(self, chosen: Mapping[int, Set[str]]) -> list[bool]:
-        """Of each member whether its path is among those that are chosen in its tree."""
-        return [path in chosen[id(place)] for place, path in self._items]
-
-    def _values(self, name: str) -> dict[int, dict[str, Scalar]]:
+    def _values(self, name: str) -> Mapping[Place, dict[str, Scalar]]:
         """The values of a category by path, for each place; also of those that are no members."""
         return self._by_place(lambda labels, _: _by_path(labels, ("category", name)))
 
-    def _by_place(self, find: Callable[[Labels, Set[int]], T]) -> dict[int, T]:
-        """What is found once for each tree that members are in, by its labels and the ids of the places in it; for each
-        place.
-        """
-        trees: dict[tuple[int, str | None, str], dict[int, Place]] = {}
-        for place in {id(place): place for place, _ in self._items}.values():
-            branch = place.files.branch
-            key = id(place.repository), branch, "" if branch is not None else place.files.commit_hash
-            trees.setdefault(key, {})[id(place)] = place
-        result: dict[int, T] = {}
-        for places in trees.values():
-            labels = next(iter(places.values())).files.labels()
-            result |= dict.fromkeys(places, find(labels, places.keys()))
-        return result
+    def _by_place(self, find: Callable[[Labels, Callable[[], Set[str]]], T]) -> Mapping[Place, T]:
+        """What is found once for each place, by the labels of its tree and the paths that members have there."""
+        members: dict[Place, list[Sequence[str]]] = {}
+        for place, paths in self._items.stretches:
+            members.setdefault(place, []).append(paths)
+        return {
+            place: find(place.files.labels(), lambda some=some: frozenset(chain.from_iterable(some)))  # type: ignore[misc]
+            for place, some in members.items()
+        }
 
     def _states(self) -> list[State]:
         """What each member's state file says. NotATreant where one is no more."""
@@ -158,19 +163,12 @@ def _kind(kind: str) -> type[Treant]:
     return Treant
 
 
-def _text(spot: Spot) -> str:
-    """The absolute path of a spot."""
-    place, path = spot
-    below = path[len(place.path) :].lstrip("/")
-    return f"{place.given}/{below}" if below else str(place.given)
-
-
 def _state(place: Place, path: str) -> State:
     """What the state file of the Treant at a path in a tree says."""
     try:
         state = place.files.labels().state(path)
     except NotFound:
-        raise NotATreant(f"{_text((place, path))} is no Treant") from None
+        raise NotATreant(f"{text_of((place, path))} is no Treant") from None
     assert isinstance(state, State)
     return state
 
@@ -179,7 +177,7 @@ def _by_path(labels: Labels, key: Key) -> dict[str, Scalar]:
     """The value that each path has under a key."""
     found: dict[str, Scalar] = {}
     for value in labels.values(key):
-        found |= dict.fromkeys(labels.having(key, value), value)
+        found.update(zip(labels.having(key, value), repeat(value)))
     return found
 
 
@@ -214,9 +212,14 @@ def _spot(path: str | os.PathLike[str]) -> Spot:
 def grouped(bundle: Bundle, names: Sequence[str]) -> dict[tuple[Scalar, ...], Bundle]:
     """The members by their values of several categories, each group in the bundle's order; without those that lack one."""
     values = [bundle._values(name) for name in names]
-    groups: dict[tuple[Scalar, ...], list[Spot]] = {}
-    for place, path in bundle._items:
-        found = [known[id(place)].get(path) for known in values]
-        if None not in found:
-            groups.setdefault(tuple(found), []).append((place, path))  # type: ignore[arg-type]
-    return {group: Bundle._of(spots) for group, spots in groups.items()}
+    groups: dict[tuple[Scalar, ...], list[tuple[Place, list[str]]]] = {}
+    for place, paths in bundle._items.stretches:
+        here: defaultdict[tuple[Scalar | None, ...], list[str]] = defaultdict(list)
+        for key, path in zip(
+            zip(*(map(known[place].get, paths) for known in values), strict=True), paths, strict=False
+        ):
+            here[key].append(path)
+        for key, some in here.items():
+            if None not in key:
+                groups.setdefault(key, []).append((place, some))  # type: ignore[arg-type]
+    return {group: Bundle._of(Spots(stretches)) for group, stretches in groups.items()}

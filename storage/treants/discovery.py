@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from storage.config import folder
 from storage.errors import NotARepository, TreeNotFound
 from storage.places import Place, place_of
-from storage.treants.bundles import Bundle, Spot
+from storage.treants.bundles import Bundle
+from storage.treants.spots import Spots
 from storage.treants.trees import Tree
 from storage.treants.veg import PlainPath
 
@@ -18,9 +19,8 @@ def discover(dirpath: PlainPath = ".", depth: int | None = None, treantdepth: in
     """All Treants at a directory and below it, sorted by path.
 
     `depth` is how many directories deep to look below it, `treantdepth` how deep in Treants for others. In a repository an
-    index tells where Treants are; elsewhere the repositories in ordinary folders are looked for, and of each the default
-    branch is looked at: what is mounted below such a folder is passed over. TreeNotFound (an OSError) where no directory is
-    there.
+    index tells where Treants are; elsewhere the repositories in ordinary folders are looked for, and of each the default branch
+    is looked at: what is mounted below such a folder is passed over. TreeNotFound (an OSError) where no directory is there.
     """
     tree = Tree(dirpath)
     if not tree.exists:
@@ -28,24 +28,24 @@ def discover(dirpath: PlainPath = ".", depth: int | None = None, treantdepth: in
     try:
         place = tree.place
     except NotARepository:
-        return Bundle._of([spot for found, level in _repositories(tree.abspath, depth)
-                           for spot in _spots(found, _less(depth, level), treantdepth)])  # fmt: skip
-    return Bundle._of(list(_spots(place, depth, treantdepth)))
+        found = _repositories(tree.abspath, depth)
+        return Bundle._of(Spots((place, _paths(place, _less(depth, level), treantdepth)) for place, level in found))
+    return Bundle._of(Spots([(place, _paths(place, depth, treantdepth))]))
 
 
 def _less(depth: int | None, level: int) -> int | None:
     return None if depth is None else depth - level
 
 
-def _spots(place: Place, depth: int | None, treantdepth: int | None) -> Iterable[Spot]:
+def _paths(place: Place, depth: int | None, treantdepth: int | None) -> list[str]:
     """The Treants at a place in a repository and below it."""
-    paths: Iterable[str] = place.files.labels().marked(place.path)
+    paths = place.files.labels().marked(place.path)
     if depth is not None:
         most = _level(place.path) + depth
         paths = [path for path in paths if _level(path) <= most]
     if treantdepth is not None:
-        paths = _near(list(paths), treantdepth)
-    return [(place, path) for path in paths]
+        paths = list(_near(paths, treantdepth))
+    return paths
 
 
 def _near(paths: list[str], treantdepth: int) -> Iterator[str]:

@@ -70,7 +70,7 @@ def _folder(path: str) -> str:
         place = place_of(path)
     except (NotARepository, NotFound):
         return os.path.join(os.path.abspath(path), "")
-    found = place.mounted()
+    found = place.usable()
     if found is None:
         raise NotMounted(
             f"{place.given} is in a repository that is not mounted, and rsync sees mounted files alone: "
