@@ -25,6 +25,7 @@ from storage.errors import (
     Unsupported,
 )
 from storage.labels import LabelIndex, Labels
+from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, path_text
 from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
@@ -160,7 +161,10 @@ class Files:
         is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step.
         """
         conditions = (None if new is None else tree_path(new), None if needs is None else tree_path(needs))
-        self._stored(lambda tree: self._write_many(tree, files, *conditions))
+        if all(data is None or (isinstance(data, bytes) and len(data) <= INLINE_MAX) for data in files.values()):
+            self._write_many(self._writeable(), files, *conditions)  # nothing is stored that gc could take
+        else:
+            self._stored(lambda tree: self._write_many(tree, files, *conditions))
 
     def _write_many(
         self, tree: WorkingTree, files: Mapping[str, Data | None], new: Path | None, needs: Path | None
