@@ -163,6 +163,10 @@ class GroupMembers:
             except ArborError:
                 continue  # no repository any more
 
+    def _all(self) -> Iterator[Treant | None]:
+        """The members as they are found, None for lost ones."""
+        return map(self._found, self._group.state.members)
+
     def _require(self, member: Member) -> Treant:
         found = self._found(member)
         if found is None:
@@ -174,7 +178,7 @@ class GroupMembers:
     @property
     def bundle(self) -> Bundle:
         """Those that are found, as a Bundle: for their tags, categories and data."""
-        return self._bundle([found for found in map(self._found, self._group.state.members) if found is not None])
+        return self._bundle([found for found in self._all() if found is not None])
 
     @staticmethod
     def _bundle(*treants: object) -> Bundle:
@@ -200,7 +204,7 @@ class GroupMembers:
         for member in members:
             if member.uuid == key:
                 return self._require(member)
-        for found in map(self._found, members):
+        for found in self._all():
             if found is not None and found.name == key:
                 return found
         raise NotFound(f"{self._group.name!r} has no member {key!r}")
@@ -220,12 +224,12 @@ class GroupMembers:
     @property
     def names(self) -> list[str | None]:
         """Their names; None for lost ones."""
-        return [found and found.name for found in map(self._found, self._group.state.members)]
+        return [None if found is None else found.name for found in self._all()]
 
     @property
     def basedirs(self) -> list[str | None]:
         """The absolute paths of their directories; None for lost ones."""
-        return [found and found.basedir for found in map(self._found, self._group.state.members)]
+        return [None if found is None else found.basedir for found in self._all()]
 
     @property
     def uuids(self) -> list[str]:
