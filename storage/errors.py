@@ -105,6 +105,10 @@ class NotInstalled(Usage, ImportError):
         self.extra = extra
 
 
+class NotYet(Usage, NotImplementedError, AttributeError):
+    """Something that this version of arborfs cannot do yet; `hasattr` says so, too."""
+
+
 class NotProvided(Usage, RuntimeError):
     """A plug-in does not do what it was asked for."""
 
@@ -162,6 +166,14 @@ class NoTreants(NotATreant):
 
 class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
+
+
+class Repeated(Exists):
+    """Two entries that come into one directory have the same name. `path` is theirs."""
+
+    def __init__(self, message: str, *, path: tuple[bytes, ...]) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class DatasetExists(Exists, LookupError):
