@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain, repeat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from storage.errors import ArborError, NotARepository, NotATreant, NotFound, WrongType
 from storage.places import Place
 from storage.treants.aggregates import AggCategories, AggTags
-from storage.treants.grammar import choice
+from storage.treants.grammar import Chosen, choice
 from storage.treants.members import Members
 from storage.treants.spots import Spot, Spots, text_of
 from storage.treants.state import GROUP, STATE_NAME, Scalar, State
@@ -111,37 +111,33 @@ class Bundle(Members["Treant", Spot]):
         found = self._filtered(list(tags))
         for name, value in categories.items():
             key = ("category", name)
-            wanted = found._by_place(lambda labels, _, key=key, value=value: labels.having(key, value))  # type: ignore[misc]
-            found = Bundle._of(found._items.among(wanted.__getitem__))
+            chosen = found._by_place(lambda labels, _, key=key, value=value: Chosen(labels.having(key, value)))  # type: ignore[misc]
+            found = Bundle._of(found._items.among(chosen))
         return found
 
     def _having(self, expression: object) -> list[bool]:
         """Of each member whether its tags are chosen."""
-        chosen = self._chosen(expression)
-        return [found for place, paths in self._items.stretches for found in map(chosen[place].__contains__, paths)]
+        return self._items.flags(self._chosen(expression))
 
     def _filtered(self, expression: object) -> Bundle:
         """The members whose tags are chosen."""
-        return Bundle._of(self._items.among(self._chosen(expression).__getitem__))
+        return Bundle._of(self._items.among(self._chosen(expression)))
 
-    def _chosen(self, expression: object) -> Mapping[Place, Set[str]]:
+    def _chosen(self, expression: object) -> Mapping[Place, Chosen[str]]:
         """The paths whose tags are chosen, for each place; also of those that are no members."""
         wanted = choice(expression)
-        return self._by_place(lambda labels, everyone: wanted.among(lambda tag: labels.having(("tag",), tag), everyone))
+        return self._by_place(lambda labels, _: wanted.chosen(lambda tag: labels.having(("tag",), tag)))
 
-    def _values(self, name: str) -> Mapping[Place, dict[str, Scalar]]:
-        """The values of a category by path, for each place; also of those that are no members."""
-        return self._by_place(lambda labels, _: _by_path(labels, ("category", name)))
+    def _values(self, name: str) -> Mapping[Place, Iterator[Scalar | None]]:
+        """The value of a category of each member, None where it has none: of those at one place one after the other."""
+        return self._by_place(lambda labels, paths: _column(labels, ("category", name), paths))
 
-    def _by_place(self, find: Callable[[Labels, Callable[[], Set[str]]], T]) -> Mapping[Place, T]:
-        """What is found once for each place, by the labels of its tree and the paths that members have there."""
+    def _by_place(self, find: Callable[[Labels, Iterable[str]], T]) -> Mapping[Place, T]:
+        """What is found once for each place, by the labels of its tree and the paths of the members there, in order."""
         members: dict[Place, list[Sequence[str]]] = {}
         for place, paths in self._items.stretches:
             members.setdefault(place, []).append(paths)
-        return {
-            place: find(place.files.labels(), lambda some=some: frozenset(chain.from_iterable(some)))  # type: ignore[misc]
-            for place, some in members.items()
-        }
+        return {place: find(place.files.labels(), chain.from_iterable(some)) for place, some in members.items()}
 
     def _states(self) -> list[State]:
         """What each member's state file says. NotATreant where one is no more."""
@@ -173,12 +169,14 @@ def _state(place: Place, path: str) -> State:
     return state
 
 
-def _by_path(labels: Labels, key: Key) -> dict[str, Scalar]:
-    """The value that each path has under a key."""
-    found: dict[str, Scalar] = {}
+def _column(labels: Labels, key: Key, paths: Iterable[str]) -> Iterator[Scalar | None]:
+    """The value that each path has under a key, None where it has none."""
+    # A dict keeps the order of what was in it first: no look-up for each of 100,000 paths.
+    found: dict[str, Scalar | None] = dict.fromkeys(paths)
+    count = len(found)
     for value in labels.values(key):
-        found.update(zip(labels.having(key, value), repeat(value)))
-    return found
+        found |= dict.fromkeys(labels.having(key, value), value)
+    return islice(found.values(), count)
 
 
 def _flat(treants: Iterable[object]) -> Iterator[Spot]:
@@ -211,13 +209,12 @@ def _spot(path: str | os.PathLike[str]) -> Spot:
 
 def grouped(bundle: Bundle, names: Sequence[str]) -> dict[tuple[Scalar, ...], Bundle]:
     """The members by their values of several categories, each group in the bundle's order; without those that lack one."""
-    values = [bundle._values(name) for name in names]
+    columns = [bundle._values(name) for name in names]
+    rows = {place: zip(*(column[place] for column in columns), strict=True) for place, _ in bundle._items.stretches}
     groups: dict[tuple[Scalar, ...], list[tuple[Place, list[str]]]] = {}
     for place, paths in bundle._items.stretches:
         here: defaultdict[tuple[Scalar | None, ...], list[str]] = defaultdict(list)
-        for key, path in zip(
-            zip(*(map(known[place].get, paths) for known in values), strict=True), paths, strict=False
-        ):
+        for path, key in zip(paths, rows[place], strict=False):  # the rows go on with the next stretch at that place
             here[key].append(path)
         for key, some in here.items():
             if None not in key:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, Self, overload
 
 from storage.places import Place
+from storage.treants.grammar import Chosen
 
 Spot = tuple[Place, str]
 """A place in a tree, and the path of something in the same tree, at that place or below it."""
@@ -68,9 +69,13 @@ class Spots(Sequence[Spot]):
             at += len(paths)
         return Spots(found)
 
-    def among(self, chosen: Callable[[Place], Set[str]]) -> Spots:
+    def among(self, chosen: Mapping[Place, Chosen[str]]) -> Spots:
         """Those whose paths are chosen at their places."""
-        return Spots((place, list(filter(chosen(place).__contains__, paths))) for place, paths in self.stretches)
+        return Spots((place, list(chosen[place].among(paths))) for place, paths in self.stretches)
+
+    def flags(self, chosen: Mapping[Place, Chosen[str]]) -> list[bool]:
+        """Of each whether its path is chosen at its place."""
+        return [found for place, paths in self.stretches for found in chosen[place].flags(paths)]
 
 
 def text_of(spot: Spot) -> str:
