@@ -47,6 +47,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.TooFewSamples: errno.EINVAL,
     errors.WorkerDied: errno.EIO,
+    errors.RsyncFailed: errno.EIO,
     errors.NeedsCopy: errno.EXDEV,
     errors.NothingToCommit: errno.ENODATA,
     errors.NothingToUndo: errno.ENODATA,

@@ -37,6 +37,7 @@ from bench_common import (
 from bench_history import SIZES, history
 from bench_posix import posix
 from bench_space import space
+from bench_treants import treants
 
 from storage.dataset_writer import DatasetDataWriter
 
@@ -246,7 +247,7 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
 
 
 GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
-GROUPS |= {"space": space, "history": history, "api": api}
+GROUPS |= {"space": space, "history": history, "api": api, "treants": treants}
 
 
 def _numbers(text: str) -> list[int]:

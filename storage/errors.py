@@ -117,6 +117,10 @@ class WrongType(Usage, TypeError):
     """An argument that is of another type than the call takes."""
 
 
+class WrongKind(Usage, ValueError):
+    """A directory where a file was named, or the other way round."""
+
+
 class NotJSON(WrongType):
     """A value that JSON cannot hold: `key` is that of the POD, `place` says where inside the value, as in `['a'][3]`."""
 
@@ -124,10 +128,6 @@ class NotJSON(WrongType):
         super().__init__(message)
         self.key = key
         self.place = place
-
-
-class WrongKind(Usage, ValueError):
-    """A directory where a file was named, or the other way round."""
 
 
 class Ambiguous(Usage, ValueError):
@@ -223,6 +223,14 @@ class NotMounted(State, RuntimeError):
 
 class WorkerDied(State, RuntimeError):
     """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
+
+
+class RsyncFailed(State, OSError):
+    """rsync did not do all that it was told: `code` is what it ended with."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NeedsCopy(State, OSError):

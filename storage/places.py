@@ -21,7 +21,6 @@ from pathlib import Path
 
 import msgspec
 
-from storage.config import folder
 from storage.engine import Engine
 from storage.errors import (
     InvalidName,
@@ -93,8 +92,9 @@ def place_of(path: str | os.PathLike[str], *, make: bool = False) -> Place:
     if way.where is not None:
         return _mounted_place(given, way.where, way.above)
     for above in reversed(way.ordinary):
-        if os.path.isfile(os.path.join(above, ".arborfs", "config.json")):
-            return _place(given, _repository(Path(above)), None, None, given[len(above) :])
+        repository = _repository(above)
+        if repository is not None:
+            return _place(given, repository, None, None, given[len(above) :])
     if not make:
         raise NotARepository(f"{given} is in no repository and no mount of one")
     return _place(given, _made(Path(given)), None, None, "")
@@ -152,7 +152,11 @@ def _prefixes(path: str) -> Iterator[str]:
 def _mounted_place(given: str, where: Where, above: str) -> Place:
     if not _in_tree(where):
         raise NotFound(f"{given} is in a mount of {where.repository}, but in no branch and no commit of it")
-    repository = _repository(Path(where.repository), where.id)
+    repository = _repository(where.repository)
+    if repository is None:
+        raise NotARepository(
+            f"{where.repository} holds no repository that can be read, though {above} is a mount of it"
+        )
     return _place(given, repository, where.branch, where.commit, where.path + given[len(above) :])
 
 
@@ -179,17 +183,18 @@ def _mark(path: str) -> Where | None:
 # Repositories opened by plain paths
 
 _lock = threading.RLock()
-_open: dict[Path, tuple[tuple[int, int, int], Repository]] = {}
+_open: dict[str, tuple[tuple[int, int, int], Repository]] = {}
 """By folder: process and identity of the configuration as of when it was opened, and the repository."""
 
 
-def _repository(path: Path, identity: str = "") -> Repository:
-    """The repository in a folder, which stays open in this process, until `let_go` or the end of the process."""
-    config = folder(path) / "config.json"
+def _repository(path: str) -> Repository | None:
+    """The repository in a folder, which stays open in this process, until `let_go` or the end of the process; None without
+    one.
+    """
     try:
-        stat = config.stat()
-    except OSError as error:
-        raise NotARepository(f"{path} holds no repository that can be read: {error.strerror}") from error
+        stat = os.stat(f"{path}/.arborfs/config.json")
+    except OSError:
+        return None
     key = (os.getpid(), stat.st_ino, stat.st_mtime_ns)
     with _lock:
         known = _open.get(path)
@@ -218,7 +223,10 @@ def _made(path: Path) -> Repository:
         )
     with contextlib.suppress(RepositoryExists):  # made by somebody else just now
         Engine.create(path, _whoever()).close()
-    return _repository(path)
+    made = _repository(str(path))
+    if made is None:
+        raise NotARepository(f"{path} was made a repository, and is none any more")
+    return made
 
 
 def _whoever() -> Author:

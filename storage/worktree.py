@@ -108,8 +108,7 @@ class WorkingTree(EntryWriter):
             if needs is not None and not self._stands(change, needs):
                 raise NotFound(f"there is no {path_text(needs)} on branch {self.branch!r}")
             for path, entry in files:
-                parent, name = split(path)
-                found = change.find(change.directory(parent), name) if self._has_parents(change, path) else None
+                found = None if new is not None and path[: len(new)] == new else self._found(change, path)
                 if found is not None and found.entry.is_directory:
                     raise IsADirectory(f"{path_text(path)} is a directory")
                 if entry is not None and found is not None:
@@ -121,9 +120,14 @@ class WorkingTree(EntryWriter):
 
     def _stands(self, change: Change, path: Path) -> bool:
         """Whether there is anything at `path`; there is always a root."""
-        return not path or (
-            self._has_parents(change, path) and change.find(change.directory(path[:-1]), path[-1]) is not None
-        )
+        return not path or self._found(change, path) is not None
+
+    def _found(self, change: Change, path: Path) -> Found | None:
+        """What there is at `path`, which is not the root."""
+        try:
+            return change.find(change.directory(path[:-1]), path[-1])
+        except (NotFound, NotADirectory):
+            return None
 
     def _has_parents(self, change: Change, path: Path) -> bool:
         try:

@@ -10,16 +10,51 @@ A choice is written as a text or built of Python's own values, nested as deep as
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Any, TypeVar
+from itertools import filterfalse
+from typing import Any, Generic, TypeVar
 
 from storage.errors import Unsupported
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen(Generic[T]):
+    """Some, or (`others`) everyone but them: so that nobody has to know who everyone is."""
+
+    some: Set[T]
+    others: bool = False
+
+    def among(self, candidates: Iterable[T]) -> Iterator[T]:
+        """The candidates that are chosen."""
+        return (
+            filterfalse(self.some.__contains__, candidates)
+            if self.others
+            else filter(self.some.__contains__, candidates)
+        )
+
+    def flags(self, candidates: Iterable[T]) -> Iterator[bool]:
+        """Of each candidate whether it is chosen."""
+        found = map(self.some.__contains__, candidates)
+        return map(operator.not_, found) if self.others else found
+
+    def __invert__(self) -> Chosen[T]:
+        """Everyone else."""
+        return Chosen(self.some, not self.others)
+
+    def __and__(self, other: Chosen[T]) -> Chosen[T]:
+        """Who is chosen by both."""
+        if self.others and other.others:
+            return Chosen(self.some | other.some, True)
+        if self.others:
+            return Chosen(other.some - self.some)
+        return Chosen(self.some - other.some if other.others else self.some & other.some)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +63,9 @@ class Tagged:
 
     tag: str
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen; `having` tells who carries a tag, others may be among them."""
-        return having(self.tag) & everyone
+    def chosen(self, having: Callable[[str], Set[T]]) -> Chosen[T]:
+        """Who is chosen, where `having` tells who carries a tag."""
+        return Chosen(having(self.tag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +74,10 @@ class All:
 
     parts: tuple[Choice, ...]
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
-        return reduce(lambda left, part: part.among(having, left), self.parts, everyone)
+    def chosen(self, having: Callable[[str], Set[T]]) -> Chosen[T]:
+        """Who is chosen, where `having` tells who carries a tag."""
+        everyone: Chosen[T] = Chosen(frozenset(), True)
+        return reduce(operator.and_, (part.chosen(having) for part in self.parts), everyone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +86,9 @@ class Either:
 
     parts: tuple[Choice, ...]
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
-        return frozenset().union(*(part.among(having, everyone) for part in self.parts))
+    def chosen(self, having: Callable[[str], Set[T]]) -> Chosen[T]:
+        """Who is chosen, where `having` tells who carries a tag."""
+        return ~All(tuple(Without(part) for part in self.parts)).chosen(having)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +97,9 @@ class Without:
 
     part: Choice
 
-    def among(self, having: Callable[[str], Set[T]], everyone: Set[T]) -> Set[T]:
-        """Those of `everyone` that are chosen."""
-        return everyone - self.part.among(having, everyone)
+    def chosen(self, having: Callable[[str], Set[T]]) -> Chosen[T]:
+        """Who is chosen, where `having` tells who carries a tag."""
+        return ~self.part.chosen(having)
 
 
 Choice = Tagged | All | Either | Without
@@ -88,9 +124,7 @@ def choice(expression: object) -> Choice:
 
 def is_chosen(expression: object, tags: Set[str]) -> bool:
     """Whether something with these tags is chosen. Unsupported (a ValueError) as for `choice`."""
-    here = frozenset((None,))
-    nowhere: frozenset[None] = frozenset()
-    return bool(choice(expression).among(lambda tag: here if tag in tags else nowhere, here))
+    return next(choice(expression).chosen(lambda tag: {tag in tags}).flags((True,)))
 
 
 # Texts

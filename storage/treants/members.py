@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 import numpy as np
 
 from storage.errors import NotFound, Unsupported, WrongType
+from storage.treants.data_of_many import AggData
 from storage.treants.leaves import Leaf
 from storage.treants.mapping import mapped
 from storage.treants.trees import Limbs, Tree
@@ -88,8 +89,20 @@ class Members(Generic[M, I]):
         if isinstance(key, str):
             return self._named(key)
         if isinstance(key, list | tuple | np.ndarray):
-            return self._of(_chosen(self._items, list(key)))
+            return self._picked(list(key))
         return self._member(self._items[_position(key)])
+
+    def _picked(self, keys: list[Any]) -> Self:
+        """By positions, or by as many bools."""
+        if keys and {bool, np.bool_}.issuperset(map(type, keys)):
+            if len(keys) != len(self._items):
+                raise Unsupported(f"{len(keys)} bools for {len(self._items)} members: one for each is needed")
+            return self._compressed(keys)
+        places = range(len(self._items))
+        return self._of([self._items[at] for at in dict.fromkeys(places[_position(key)] for key in keys)])
+
+    def _compressed(self, wanted: Sequence[bool]) -> Self:
+        return self._of(list(compress(self._items, wanted)))
 
     def _named(self, name: str) -> Self:
         found = [item for item, known in zip(self._items, self.names, strict=True) if known == name]
@@ -216,6 +229,11 @@ class Members(Generic[M, I]):
         """The leaves at a path below each member that is a directory."""
         return LimbsOfAll([tree.leafloc for tree in self._trees()])
 
+    @property
+    def data(self) -> AggData:
+        """The data of all members that are directories."""
+        return AggData(self)
+
     @staticmethod
     def _views(members: Iterable[object]) -> View:
         from storage.treants.views import View  # a View has members
@@ -224,11 +242,14 @@ class Members(Generic[M, I]):
 
     def __repr__(self) -> str:
         """The members, the first of many."""
-        shown = [repr(self._member(item)) for item in self._items[:SHOWN]]
+        shown = [self._told(item) for item in self._items[:SHOWN]]
         more = len(self) - len(shown)
         return f"<{type(self).__name__}([{', '.join(shown)}{f', … {more:,} more' if more else ''}])>"
 
     __str__ = __repr__
+
+    def _told(self, item: I) -> str:
+        return repr(self._member(item))
 
 
 class LimbsOfAll:
@@ -240,15 +261,6 @@ class LimbsOfAll:
     def __getitem__(self, path: str | os.PathLike[str] | list[str] | tuple[str, ...]) -> View:
         """A View of what is there below each, there or not."""
         return Members._views(limbs[path] for limbs in self._limbs)
-
-
-def _chosen(items: Sequence[I], keys: list[Any]) -> list[I]:
-    """By positions, or by as many bools."""
-    if keys and all(isinstance(key, bool | np.bool_) for key in keys):
-        if len(keys) != len(items):
-            raise Unsupported(f"{len(keys)} bools for {len(items)} members: one for each is needed")
-        return list(compress(items, keys))
-    return [items[at] for at in dict.fromkeys(range(len(items))[_position(key)] for key in keys)]
 
 
 def _position(key: object) -> int:

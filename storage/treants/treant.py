@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from uuid import uuid4
 
 from storage.errors import (
@@ -33,6 +33,9 @@ from storage.treants.state import STATE_NAME, TREANT, Scalar, State, decode_stat
 from storage.treants.tags import Tags, flat_tags
 from storage.treants.trees import Tree
 from storage.treants.veg import PlainPath, Veg
+
+if TYPE_CHECKING:
+    from storage.treants.bundles import Bundle
 
 MAKING = "treants"
 """The lock under which a directory that is there becomes a Treant, and Treants move."""
@@ -81,9 +84,14 @@ class Treant(Tree):
         found = self._state_file()
         if found is None and named:
             raise NoTreants(f"{treant} is not there")
+        if found is not None:
+            self._check_kind(found)
         self._file: str = found if found is not None else self._made(labels(fresh))
         if found is not None and (categories or tags):
             self.change_state(labels)
+
+    def _check_kind(self, state_file: str) -> None:
+        """A Group is a Treant, too."""
 
     @classmethod
     def known(cls, text: str, place: Place | None, state_file: str) -> Self:
@@ -195,6 +203,7 @@ class Treant(Tree):
 
     @name.setter
     def name(self, name: str) -> None:
+        """Rename the directory."""
         if "/" in name or name in ("", ".", ".."):
             raise InvalidName(f"{name!r} cannot be the name of a directory")
         self._move(os.path.join(os.path.dirname(self._text), name))
@@ -208,6 +217,7 @@ class Treant(Tree):
 
     @location.setter
     def location(self, location: PlainPath) -> None:
+        """Move the directory."""
         self._move(os.path.join(os.path.abspath(location), self.name))
 
     def _move(self, text: str) -> None:
@@ -236,6 +246,7 @@ class Treant(Tree):
 
     @coordinators.setter
     def coordinators(self, value: object) -> None:
+        """NotImplementedError."""
         raise NotImplementedError("there are no coordinators: nothing has to be kept in step")
 
     # What is kept in it
@@ -249,6 +260,7 @@ class Treant(Tree):
 
     @tags.setter
     def tags(self, tags: object) -> None:
+        """Replace all."""
         if not isinstance(tags, list | tuple | set | frozenset | TagAlgebra):
             raise WrongType(f"tags are a list or a set, not {type(tags).__name__}")
         fresh = tuple(sorted(set(flat_tags(tags))))
@@ -261,6 +273,7 @@ class Treant(Tree):
 
     @categories.setter
     def categories(self, categories: Mapping[str, Scalar] | Categories) -> None:
+        """Replace all."""
         if not isinstance(categories, dict | Categories):
             raise WrongType(f"categories are a dict, not {type(categories).__name__}")
         fresh = {key: value for key, value in checked(dict(categories.items())).items() if value is not None}
@@ -299,6 +312,12 @@ class Treant(Tree):
     def __delitem__(self, handle: str) -> None:
         """Remove the data of that handle."""
         self.data.remove(handle)
+
+    def __add__(self, other: object) -> Bundle:
+        """A Bundle of it and another Treant, or those of another Bundle."""
+        from storage.treants.bundles import Bundle  # it is made of Treants
+
+        return Bundle(self, other) if isinstance(other, Treant | Bundle) else NotImplemented
 
     # Its end
 
@@ -340,6 +359,8 @@ def state_file_in(files: Files, path: str, text: str) -> str | None:
     """The name of the state file in a directory, None without one. WrongKind where a file is, MultipleTreants; `text` is for
     these.
     """
+    if not files.exists(path):  # a fraction of what it takes to list what is not there
+        return None
     try:
         names = [name for name, info in files.list(path) if STATE_NAME.fullmatch(name) and not info.is_directory]
     except NotFound:

@@ -14,6 +14,7 @@ from storage.treants.data import Data
 from storage.treants.drawing import drawn
 from storage.treants.globs import globbed
 from storage.treants.leaves import Leaf
+from storage.treants.rsync import RSYNC, Patterns, options, sync
 from storage.treants.veg import PlainPath, Veg
 
 if TYPE_CHECKING:
@@ -233,6 +234,31 @@ class Tree(Veg):
 
     def _shown(self, below: str, hidden: bool) -> list[tuple[str, bool]]:
         return [(name, kind == "directory") for name, kind in self._list(below) if hidden or not name.startswith(".")]
+
+    def sync(
+        self,
+        other: PlainPath,
+        mode: Literal["upload", "download"] = "upload",
+        compress: bool = True,
+        checksum: bool = True,
+        backup: bool = False,
+        dry: bool = False,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        overwrite: bool = False,
+        rsync_path: str = RSYNC,
+    ) -> list[str]:
+        """Copy what is in it to `other` (a directory, or `host:path`), or from there (`download`), by rsync; its command line.
+
+        Files that are there already stay as they are, unless `overwrite`. `compress` on the way, compare by `checksum`, keep a
+        `backup` of what is replaced, only look what there is to do (`dry`), only what fits a pattern to `include`, nothing that
+        fits one to `exclude`: these are rsync's options. In a repository this goes through its mount: NotMounted (a
+        RuntimeError) says how to make one. RsyncFailed (an OSError) with rsync's exit code.
+        """
+        flags = options(
+            compress=compress, checksum=checksum, backup=backup, dry=dry, overwrite=overwrite, include=include, exclude=exclude
+        )  # fmt: skip
+        return sync(self.abspath, other, mode, flags, rsync_path)
 
 
 class Limbs(Generic[L]):

@@ -106,8 +106,9 @@ def _hashable(parts):
 @given(EXPRESSIONS)
 def test_choosing_among_many_is_choosing_each(expression):
     sets = [frozenset(c) for c in chain.from_iterable(combinations("abc", n) for n in range(4))]
-    among = choice(expression).among(lambda tag: {s for s in sets if tag in s} | {"somebody else"}, set(sets))
-    assert among == {s for s in sets if is_chosen(expression, s)}
+    chosen = choice(expression).chosen(lambda tag: {s for s in sets if tag in s} | {"somebody else"})
+    assert list(chosen.among(sets)) == [s for s in sets if is_chosen(expression, s)]
+    assert list(chosen.flags(sets)) == [is_chosen(expression, s) for s in sets]
 
 
 class Some(TagAlgebra):

@@ -191,6 +191,14 @@ def test_equal_by_path_ordered_by_name_and_pickled_by_it(place):
     assert [treant.allow_pickle for treant in back] == [True, False]
 
 
+def test_treants_are_added_to_bundles(place):
+    a, b = Treant(place / "a"), Treant(place / "b")
+    assert (a + b).names == ["a", "b"] and (b + (a + b)).names == ["b", "a"] and (a + b + a).names == ["a", "b"]
+    for wrong in (5, "b", [b]):
+        with pytest.raises(TypeError):
+            a + wrong
+
+
 def test_items_are_data_or_what_a_tree_has(place):
     treant = Treant(place / "a", allow_pickle=True)
     treant["x/y"] = {"any": "thing"}
