@@ -142,8 +142,8 @@ class WorkingTree(EntryWriter):
     ) -> list[bytes]:
         """Remove samples of one directory, then stage others, which are no arrays, in one record.
 
-        `born` is the extended attribute that keeps when a name was new: what replaces another sample keeps its mode, owner
-        and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they hold
+        `born` is the extended attribute that keeps when a name was new, if any: what replaces another sample keeps its mode,
+        owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they hold
         what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
         """
         now = time.time_ns()
@@ -308,7 +308,8 @@ def _with_birth(old: Entry, born: bytes) -> bytes:
     """The attributes of what replaces `old`, encoded."""
     kept = old.attributes
     xattrs = dict(kept.xattrs)
-    xattrs.setdefault(born, str(old.mtime).encode())
+    if born:
+        xattrs.setdefault(born, str(old.mtime).encode())
     return encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
 
 

@@ -417,13 +417,16 @@ def store_at(place: Place) -> tuple[Store, bool]:
 
 
 def make_directory(files: Files, path: str) -> None:
-    """Make the directory of a POD, unless it is there. Exists where it is another dataset, or has files that would be keys."""
+    """Make the directory of a POD, unless it is there; an ordinary one becomes one, with the JSON files in it.
+
+    Exists where it is another dataset; InvalidSample where a file that would be a key holds no JSON. Both are ValueErrors.
+    """
     if path:
         files.make_directory(path, parents=True, schema=SCHEMA)
     schema = files.schema(path)
     if schema is None:
         try:
-            files.set_schema(path, SCHEMA)
+            files.set_schema(path, SCHEMA, born=BORN)
         except Exists:
             schema = files.schema(path)
             if schema is None:
