@@ -202,8 +202,8 @@ class Files:
         `born` names an extended attribute that keeps when a name first came, and says when that was, in ns since 1970: a new
         file gets it as decimal digits, none where nothing is said; one that is replaced keeps its attributes, and gets that
         one from its mtime where it has none. Files in `instead` are only replaced while they hold what that says (None: while
-        there is none); the names of those that do not are returned. Removing what is not there is well. What is refused of one is refused of all:
-        SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
+        there is none); the names of those that do not are returned. Removing what is not there is well. What is refused of
+        one is refused of all: SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
         """
         where = tree_path(directory)
         schema = self._writeable().schema_of(where)

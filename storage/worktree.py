@@ -143,8 +143,8 @@ class WorkingTree(EntryWriter):
         """Remove samples of one directory, then stage others, which are no arrays, in one record.
 
         `born` is the extended attribute that keeps when a name was new, if any: what replaces another sample keeps its mode,
-        owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they hold
-        what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
+        owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they
+        hold what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
         """
         now = time.time_ns()
         with self._change() as change:

@@ -137,14 +137,11 @@ class Store:
                 self._expected.pop(name, None)
             self._put(name, data)
 
-    def put_new(self, key: Key, value: object, *, unseen: bool = False) -> bool:
-        """Give a key a value, unless it has one, or somebody else has given it one when this is written; whether it had none.
-
-        With `unseen` only that is found out which needs no look at the files.
-        """
+    def put_new(self, key: Key, value: object) -> bool:
+        """Give a key a value, unless it has one, or somebody else has given it one when this is written; whether it had none."""
         name, data = file_name(key), encode_value(value, key)
         with self.ours():
-            if self._set.get(name) is not None or name in self._read or not (unseen or not self._stored_now(name)):
+            if self._exists(name):
                 return False
             if self.merge is not None:
                 self._expected[name] = None
@@ -190,7 +187,7 @@ class Store:
     def _exists(self, name: str) -> bool:
         if name in self._set:
             return self._set[name] is not None
-        return name in self._read or self._stored_now(name)
+        return self._stored_now(name)
 
     def _stored_now(self, name: str) -> bool:
         return name not in self._gone and self._in_files(name)
