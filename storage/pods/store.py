@@ -138,7 +138,7 @@ class Store:
             self._put(name, data)
 
     def put_new(self, key: Key, value: object) -> bool:
-        """Give a key a value, unless it has one, or somebody else has given it one when this is written; whether it had none."""
+        """Give a key a value, unless it has one, or somebody else gave it one before this is written; whether it had none."""
         name, data = file_name(key), encode_value(value, key)
         with self.ours():
             if self._exists(name):
