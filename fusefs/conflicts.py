@@ -18,7 +18,7 @@ from storage.model.names import path_text
 from storage.model.records import Entry, Kind
 from storage.model.texts import printable
 from storage.snapshot import Snapshot
-from storage.stores.merge_state import require_no_merge
+from storage.stores.merge_state import require_merge, require_no_merge
 from storage.stores.merging import staged_work
 
 MERGE = (CONTROL, b"merge")
@@ -58,18 +58,21 @@ class MergeHandle(CommandHandle):
         self._branch = branch
 
     def check(self, text: str) -> None:
-        """MergeUnderWay, StagedWork; NotFound and Ambiguous once the revision's line is complete."""
-        name, _, _ = text.partition("\n")
-        if name == ABORT[: len(name)]:
+        """NoMergeUnderWay, or MergeUnderWay, StagedWork; NotFound and Ambiguous once the revision's line is complete."""
+        name = text.partition("\n")[0].strip()
+        if name != ABORT and ABORT.startswith(name):
             return
         with self._branch.rejections.noting(MERGE):
             tree = self._branch.tree
+            if name == ABORT:
+                require_merge(tree.merging(), self._branch.name)
+                return
             require_no_merge(tree.merging(), self._branch.name)
             staged = [row.path for row in tree.status()]
             if staged:
                 raise staged_work(self._branch.name, staged)
             if b"\n" in self._text:
-                self._engine.resolve(name.strip())
+                self._engine.resolve(name)
 
     def act(self, text: str) -> None:
         """Merge, or abort."""

@@ -31,6 +31,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.InvalidInput: errno.EINVAL,
     errors.Unsupported: errno.EINVAL,
     errors.NotProvided: errno.EINVAL,
+    errors.NotYet: errno.ENOSYS,
     errors.WrongType: errno.EINVAL,
     errors.Ambiguous: errno.ENOENT,
     errors.NotFound: errno.ENOENT,
@@ -99,7 +100,7 @@ def boundary(reported: Callable[[int], Exception]) -> Callable[[Handler[S, P, R]
 
     def decorate(handler: Handler[S, P, R]) -> Handler[S, P, R]:
         """The handler inside the boundary."""
-        request = handler.__name__
+        request = handler.__name__.lstrip("_")
 
         @functools.wraps(handler)
         async def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
@@ -20,7 +21,7 @@ from fusefs.handles import Handle
 from fusefs.placed import Placed
 from fusefs.working import WorkingDirectory
 from fusefs.working_file import WorkingFile
-from storage.errors import ArborError, SchemaMismatch
+from storage.errors import SchemaMismatch
 
 T = TypeVar("T")
 READERS = 8
@@ -92,10 +93,8 @@ class Lanes:
             self._nursery.start_soon(self._fetch, job)
 
     async def _fetch(self, job: Callable[[], None]) -> None:
-        try:
+        with suppress(Exception):  # whoever reads the chunk is told, and the mount lives on
             await trio.to_thread.run_sync(job, limiter=self._ahead)
-        except ArborError:
-            pass  # Whoever reads the damaged chunk is told.
 
 
 def _is_below(node: Placed, directory: WorkingDirectory) -> bool:

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pyfuse3
 from pyfuse3 import (
@@ -98,7 +99,12 @@ class Operations(pyfuse3.Operations):
         return self._entry(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """The kernel gives lookups back."""
+        """The kernel gives lookups back, and waits for no answer."""
+        with suppress(FUSEError):  # pyfuse3 dies of an error here, whatever it is
+            await self._forget(inode_list)
+
+    @handler
+    async def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         if self._table.forget_many(inode_list):
             # It was short of memory, or is done with all that: we are, too.
             await self._lanes.read(self._view.let_go)

@@ -284,6 +284,7 @@ def _live_while_open(line: Connection) -> None:
     """End this process when the other end of `line` is closed: the import has failed, or its process is gone."""
 
     def wait() -> None:
+        """Return never."""
         line.poll(None)  # nothing is ever sent: what comes is the end
         os._exit(1)
 
@@ -307,7 +308,8 @@ def _collected(tree: WorkingTree, work: _Work, calls: Sequence[Arguments], ncpus
             advance(sizes[future])
         if first.result().digest != again.result():
             raise WrongType(f"udf called twice with {_shown(calls[0])} does not yield the same twice")
-    return {dataset_path(name): merged(tree.objects, parts) for name, parts in found.items()}
+    paths = {name: dataset_path(name) for name in found}
+    return {path: merged(tree.objects, found[name], path) for name, path in paths.items()}
 
 
 def _batches(calls: Sequence[Arguments], processes: int) -> Iterator[Sequence[Arguments]]:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
-from storage import notebook, reprs
+from storage import notebook, reports, reprs
 from storage.dataset_reader import DatasetDataReader
 from storage.datasets import Datasets
 from storage.diffing import Differ, WriterDiffer
@@ -23,16 +23,20 @@ from storage.model.digest import Digest, hexed
 from storage.model.names import split_path
 from storage.restoring import restore
 from storage.session import Home, Session, when_dropped
+from storage.snapshot import Snapshot
+from storage.working import WorkingReader
 
 
 class Checkout:
     """What all kinds of checkouts are: a way to datasets and metadata that can be closed. Thread-safe.
 
     It is also a dict of the datasets: `co["images"]`, `co["images", "0"]` for a sample, `co["pairs", "0", "left"]` for a value
-    of a nested one and `co["pairs", "0", ...]` for all of them, `co[("images", "0"), ("labels", "0")]` for a list of samples.
+    of a nested one and `co["pairs", "0", ...]` for all of them, `co[("images", "0"), ("labels", "0")]`, or a list of such keys,
+    for a list of samples.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._engine = engine
         self._session = session
         self._datasets = Datasets(session)
         self._metadata = Metadata(session)
@@ -52,8 +56,8 @@ class Checkout:
     def __getitem__(self, keys: Any) -> Any:
         """A dataset, a sample, a value of a nested sample, or a list of those: see the class. KeyError where there is none."""
         self._session.require_open()
-        if isinstance(keys, tuple) and keys and all(isinstance(each, tuple) for each in keys):
-            return [self._one(each) for each in keys]
+        if _are_several(keys):
+            return [self[each] for each in keys]
         return self._one(keys if isinstance(keys, tuple) else (keys,))
 
     def get(self, keys: Any, default: Any = None, except_missing: bool = False) -> Any:
@@ -61,9 +65,7 @@ class Checkout:
         self._session.require_open()
         if except_missing:
             return self[keys]
-        if isinstance(keys, list) or (
-            isinstance(keys, tuple) and keys and all(isinstance(each, tuple) for each in keys)
-        ):
+        if _are_several(keys):
             return [self.get(each, default) for each in keys]
         try:
             return self[keys]
@@ -125,6 +127,38 @@ class Checkout:
         return export_tree(self._session, parts, destination, format=format, force=force, meter=meter)
 
     @property
+    def commit_hash(self) -> str:
+        """The commit, or the branch's last one: 64 hexadecimal digits; empty before the first one."""
+        tip = self._tip()
+        return hexed(tip) if tip is not None else ""
+
+    @overload
+    def log(
+        self, *, return_contents: Literal[True], show_time: bool = True, show_user: bool = True
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def log(
+        self, *, return_contents: Literal[False] = False, show_time: bool = True, show_user: bool = True
+    ) -> None: ...
+
+    def log(
+        self, *, return_contents: bool = False, show_time: bool = True, show_user: bool = True
+    ) -> dict[str, Any] | None:
+        """Print the history of what is checked out, newest commit first; or return it, as `Repository.log` does."""
+        return reports.log(self._engine, self._tip(), return_contents, show_time=show_time, show_user=show_user)
+
+    def _tip(self) -> Digest | None:
+        """The commit that is checked out, or the branch's last one; None before the first one. Closed."""
+        tree = self._session.tree
+        return tree.commit if isinstance(tree, Snapshot) else tree.tip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Path and commit: the repository is opened again where they arrive. ReadOnly for a branch's, which may change."""
+        reopen, *address = self._session.address()
+        return reopen, tuple(address)
+
+    @property
     def is_open(self) -> bool:
         """Whether the checkout has not been closed."""
         return self._session.is_open
@@ -163,10 +197,13 @@ class Checkout:
 
 
 class ReaderCheckout(Checkout):
-    """A commit's datasets and metadata. Nothing in it ever changes."""
+    """A commit's datasets and metadata. Nothing in it ever changes.
+
+    It can be pickled, with or without its datasets: where it arrives, the repository is opened again.
+    """
 
     def __init__(self, engine: Engine, commit: Digest, home: Home) -> None:
-        super().__init__(Session(engine.snapshot(commit), home))
+        super().__init__(engine, Session(engine.snapshot(commit), home))
         self._commit = commit
         self._differ = Differ(engine, self._session, lambda: engine.committed(commit))
 
@@ -176,42 +213,35 @@ class ReaderCheckout(Checkout):
         self._session.require_open()
         return self._differ
 
-    @property
-    def commit_hash(self) -> str:
-        """The commit's name, 64 hexadecimal digits."""
-        self._session.require_open()
-        return hexed(self._commit)
-
     def _facts(self) -> list[tuple[str, object]]:
         return [("Writer", False), ("Commit Hash", hexed(self._commit))]
 
 
-class StagedCheckout(Checkout):
-    """A branch's datasets and metadata as they stand, staged work included, to read only. What is staged later shows, too."""
+class BranchCheckout(Checkout):
+    """What is common to the checkouts of a branch as it stands."""
 
-    def __init__(self, engine: Engine, branch: str, home: Home) -> None:
-        self._tree = engine.working_reader(branch)
+    def __init__(self, engine: Engine, tree: WorkingReader, branch: str, home: Home) -> None:
+        super().__init__(engine, Session(tree, home))
         self._branch = branch
-        super().__init__(Session(self._tree, home))
 
     @property
     def branch_name(self) -> str:
-        """The branch that is looked at."""
+        """The branch that is checked out, or looked at."""
         self._session.require_open()
         return self._branch
 
-    @property
-    def commit_hash(self) -> str:
-        """The branch's last commit, 64 hexadecimal digits; empty before the first one."""
-        self._session.require_open()
-        tip = self._tree.tip()
-        return hexed(tip) if tip is not None else ""
+
+class StagedCheckout(BranchCheckout):
+    """A branch's datasets and metadata as they stand, staged work included, to read only. What is staged later shows, too."""
+
+    def __init__(self, engine: Engine, branch: str, home: Home) -> None:
+        super().__init__(engine, engine.working_reader(branch), branch, home)
 
     def _facts(self) -> list[tuple[str, object]]:
         return [("Writer", False), ("Base Branch", self._branch)]
 
 
-class WriterCheckout(Checkout):
+class WriterCheckout(BranchCheckout):
     """A branch's datasets and metadata, to read and to change.
 
     Changes are staged on the branch: they are safe from the end of the process, are seen by mounts and by
@@ -220,33 +250,18 @@ class WriterCheckout(Checkout):
     """
 
     def __init__(self, engine: Engine, branch: str, release: Callable[[], None], home: Home) -> None:
-        self._engine = engine
-        self._branch = branch
-        self._tree = engine.working_tree(branch)
-        super().__init__(Session(self._tree, home))
+        tree = engine.working_tree(branch)
+        super().__init__(engine, tree, branch, home)
         # The lock goes with the last that could write: a checkout that was dropped or left to the end of the process frees it.
         self._release = release
         self._dropped = when_dropped(self._session, release)
-        self._differ = WriterDiffer(engine, self._session, self._tree.standing)
+        self._differ = WriterDiffer(engine, self._session, tree.standing)
 
     @property
     def diff(self) -> WriterDiffer:
         """What is staged, and what differs between the branch as it stands and other states."""
         self._session.require_open()
         return self._differ
-
-    @property
-    def branch_name(self) -> str:
-        """The branch that is checked out."""
-        self._session.require_open()
-        return self._branch
-
-    @property
-    def commit_hash(self) -> str:
-        """The branch's last commit, 64 hexadecimal digits; empty before the first one."""
-        self._session.require_open()
-        tip = self._tree.tip()
-        return hexed(tip) if tip is not None else ""
 
     def commit(self, message: str, *, metadata: Mapping[str, str] | None = None) -> str:
         """Freeze everything staged on the branch as a commit and return its name, 64 hexadecimal digits.
@@ -256,9 +271,8 @@ class WriterCheckout(Checkout):
         open. NothingToCommit (a RuntimeError) when nothing is staged.
         """
         self._session.flush()
-        for name, text in (metadata or {}).items():
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise Unsupported(f"metadata of a commit are texts by name: {name!r} is given {text!r}")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise Unsupported(f"metadata of a commit are a dict of texts by name, not {type(metadata).__name__}")
         return hexed(self._session.working_tree.commit(message, metadata=metadata))
 
     def merge(self, message: str, dev_branch: str, *, leave_open: bool = False) -> str:
@@ -421,3 +435,10 @@ class WriterCheckout(Checkout):
 
     def _facts(self) -> list[tuple[str, object]]:
         return [("Writer", True), ("Base Branch", self._branch)]
+
+
+def _are_several(keys: Any) -> bool:
+    """Whether these are keys of several things, rather than the parts of one."""
+    return isinstance(keys, list) or (
+        isinstance(keys, tuple) and bool(keys) and all(isinstance(k, tuple) for k in keys)
+    )

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from itertools import starmap
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
 import numpy as np
 
 from storage import notebook, reprs
-from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch
+from storage.dataset_views import Items, Local, Values
+from storage.errors import Corrupt, InvalidName, NotADirectory, NotFound, ReadOnly, SchemaMismatch, WrongType
 from storage.model.dtypes import dtype_of
-from storage.model.names import Path, check_key
-from storage.model.records import Attributes, Entry, Kind, Schema
+from storage.model.names import Path, check_key, check_name
+from storage.model.records import Attributes, Entry, Kind, Schema, decode_entry, is_plain_sample
 from storage.model.samples import ARRAYS, Array, array_from
 from storage.model.values import decode_value
-from storage.session import Session
+from storage.session import Reopen, Session
+from storage.snapshot import Snapshot
 from storage.stacking import Stacker
+from storage.tree.node import Row, uniform_values
 
 Key = str | int
 """What samples are called: a text that can name a file, or a non-negative int: its decimal digits."""
 
+_SAMPLE = int(Kind.SAMPLE)
 _READ_ONLY = "This checkout is read-only. Check out with write=True to change data."
 
 
@@ -38,13 +44,16 @@ class DatasetDataReader(Mapping[str, Any]):
         self._schema = schema
         self._suffix = schema.suffix
         self._dtype = dtype_of(schema.dtype)
+        self._shape = schema.shape
         self._holds = schema.holds
         self._copies = not session.committed
+        # How many bytes make an array by themselves; where they do not, none.
+        plain = self._holds == "array" and not schema.variable and not self._dtype.hasobject
+        self._nbytes = self._dtype.itemsize * math.prod(schema.shape) if plain else -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Path, commit and name. ReadOnly (a PermissionError) for those of a branch, which may change meanwhile."""
-        reopen, path, commit = self._session.address()
-        return reopen, (path, commit, self.name)
+        return picked, (self.name, *self._session.address())
 
     @property
     def name(self) -> str:
@@ -120,6 +129,10 @@ class DatasetDataReader(Mapping[str, Any]):
         if isinstance(key, list):
             return self.stack(key) if self._schema.kind in ARRAYS else [self[each] for each in key]
         name = self._file_name(key)
+        tree = self._session.tree
+        row = tree.row(self._path, name) if isinstance(tree, Snapshot) else None
+        if row is not None and row[0][0] == _SAMPLE:
+            return self._value_of(name, *row)
         entry = self._find(name)
         if entry is None:
             raise NotFound(f"no sample {key!r} in dataset {self.name!r}")
@@ -132,8 +145,15 @@ class DatasetDataReader(Mapping[str, Any]):
         SchemaMismatch (a ValueError) unless all are arrays of one shape.
         """
         if self._schema.kind not in ARRAYS:
-            raise SchemaMismatch(
-                f"dataset {self.name!r} does not hold arrays: only those can be stacked", found=self.kind
+            what = (
+                "nested: stack the values of one sample"
+                if self._schema.nested
+                else f"of {self.kind}, and not of arrays"
+            )
+            raise SchemaMismatch(f"dataset {self.name!r} cannot be stacked: it is {what}", found=self._schema.kind)
+        if isinstance(keys, str):
+            raise WrongType(
+                f"the keys to stack are a list, not the text {keys[:64]!r}: a text would be taken letter by letter"
             )
         names = None if keys is None else [self._file_name(key) for key in keys]
         if self._schema.variable:
@@ -169,7 +189,7 @@ class DatasetDataReader(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """The keys, in order."""
-        for name, _ in self._rows():
+        for name in self._names():
             yield self._key(name)
 
     def __len__(self) -> int:
@@ -177,21 +197,45 @@ class DatasetDataReader(Mapping[str, Any]):
         return self._session.tree.count_samples(self._path)
 
     def keys(self, local: bool = False) -> KeysView[str]:
-        """The keys, in order; with `local` those of samples that are here, which all are."""
-        return super().keys()
+        """The keys, in order; with `local` those of samples whose contents are here."""
+        return KeysView(Local(self)) if local else super().keys()
 
     def values(self, local: bool = False) -> ValuesView[Any]:
-        """The samples, in the order of their keys; each is read when its turn comes."""
-        return _Values(self)
+        """The samples, in the order of their keys; each is read when its turn comes. `local` as of `keys`."""
+        return ValuesView(Local(self)) if local else Values(self)
 
     def items(self, local: bool = False) -> ItemsView[str, Any]:
-        """Keys and samples, in the order of the keys; each is read when its turn comes."""
-        return _Items(self)
+        """Keys and samples, in the order of the keys; each is read when its turn comes. `local` as of `keys`."""
+        return ItemsView(Local(self)) if local else Items(self)
+
+    @property
+    def contains_remote_references(self) -> bool:
+        """Whether the contents of some sample are not here; costs a walk over the samples, which reads none."""
+        return any(not here for _, here in self.places())
+
+    @property
+    def remote_reference_keys(self) -> tuple[str, ...]:
+        """The keys of samples whose contents are not here, in order; costs as much."""
+        return tuple(key for key, here in self.places() if not here)
+
+    def places(self) -> Iterator[tuple[str, bool]]:
+        """The keys, in order, each with whether the contents of its sample are here. Reads no contents."""
+        for name, entry in self._rows():
+            yield self._key(name), self._is_here(name, entry)
+
+    def is_here(self, key: object) -> bool:
+        """Whether there is a sample under `key`, and its contents are here."""
+        if key not in self:
+            return False
+        name = self._file_name(key)
+        entry = self._find(name)
+        # What a batch keeps back has no entry yet: it is in memory.
+        return entry is None or self._is_here(name, entry)
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """Keys and samples one after the other, faster than asking for each key."""
-        for name, entry in self._rows():
-            yield self._key(name), self._value_at(name, entry)
+        for name, value in self._samples():
+            yield self._key(name), value
 
     def __eq__(self, other: object) -> bool:
         """Whether it is this very accessor: comparing samples would read everything."""
@@ -284,6 +328,57 @@ class DatasetDataReader(Mapping[str, Any]):
             if entry.kind is Kind.SAMPLE:
                 yield name, entry
 
+    def _names(self) -> Iterator[bytes]:
+        """File names, in order."""
+        rows = self._committed()
+        if rows is None:
+            return (name for name, _ in self._rows())
+        return (name for name, head, _ in rows if head[0] == _SAMPLE)
+
+    def _samples(self) -> Iterator[tuple[bytes, Any]]:
+        """File names and values, in order; each is read when its turn comes."""
+        rows = self._committed()
+        if rows is None:
+            return ((name, self._value_at(name, entry)) for name, entry in self._rows())
+        return ((name, self._value_of(name, head, value)) for name, head, value in rows if head[0] == _SAMPLE)
+
+    def samples_in_order(self) -> Iterator[Any]:
+        """The values, in order; each is read when its turn comes."""
+        tree = self._session.tree
+        if self._nbytes <= 0 or not isinstance(tree, Snapshot):
+            yield from (value for _, value in self._samples())
+            return
+        for digest, leaf in tree.leaves_ahead(self._path):
+            block = uniform_values(leaf, self._nbytes)
+            if block is None:
+                rows = [row for row in tree.rows_of(digest) if row[1][0] == _SAMPLE]
+                yield from starmap(self._value_of, rows)
+                continue
+            values = bytes(block)
+            for at in range(0, len(values), self._nbytes):
+                self._session.require_open()
+                # Not a view of the leaf: that would keep its neighbours in memory as long as it.
+                yield np.ndarray(self._shape, self._dtype, values[at : at + self._nbytes])
+
+    def _committed(self) -> Iterator[Row] | None:
+        """The rows of the dataset's directory in a commit; None for a branch, and where samples are directories."""
+        tree = self._session.tree
+        return tree.rows_ahead(self._path) if isinstance(tree, Snapshot) and not self._schema.nested else None
+
+    def _is_here(self, name: bytes, entry: Entry) -> bool:
+        """Whether the contents of that sample are here."""
+        return self._session.tree.is_here(entry)
+
+    def _value_of(self, name: bytes, head: bytes, value: bytes) -> Any:
+        """The value of a sample of a commit: in most cases without taking its entry apart."""
+        self._session.require_open()
+        if is_plain_sample(head):
+            if len(value) == self._nbytes:
+                return np.ndarray(self._shape, self._dtype, value)
+            if self._holds != "array":
+                return decode_value(self._holds, value)
+        return self._value_at(name, decode_entry(head, value))
+
     def _value_at(self, name: bytes, entry: Entry) -> Any:
         tree = self._session.tree
         try:
@@ -303,35 +398,9 @@ class DatasetDataReader(Mapping[str, Any]):
         return array_from(payload, self._schema, attributes, copy=self._copies)
 
 
-class _Values(ValuesView[Any]):
-    """The values of a dataset."""
-
-    _mapping: DatasetDataReader
-
-    def __iter__(self) -> Iterator[Any]:
-        """Each sample, read when its turn comes."""
-        for _, array in self._mapping.pairs():
-            yield array
-
-    def __contains__(self, value: object) -> bool:
-        """Whether some sample equals `value`; reads all of them."""
-        return any(bool(np.array_equal(array, value)) for array in self)  # type: ignore[arg-type]
-
-
-class _Items(ItemsView[str, Any]):
-    """The keys and values of a dataset."""
-
-    _mapping: DatasetDataReader
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Each key and its sample, read when its turn comes."""
-        return self._mapping.pairs()
-
-    def __contains__(self, item: object) -> bool:
-        """Whether the sample of that key equals that value."""
-        if not isinstance(item, tuple) or len(item) != 2 or item[0] not in self._mapping:
-            return False
-        return bool(np.array_equal(self._mapping[item[0]], item[1]))
+def picked(keys: str | tuple[str, ...], reopen: Reopen, path: str, commit: str) -> Any:
+    """A dataset of a commit, or a sample of a nested one: what a pickled one becomes."""
+    return reopen(path, commit)[keys]
 
 
 def dataset_name(path: Path) -> str:
@@ -339,14 +408,21 @@ def dataset_name(path: Path) -> str:
     return b"/".join(path).decode("utf-8", "surrogateescape")
 
 
+def known_path(name: object) -> Path:
+    """The directory of a dataset that may be there; InvalidName for what cannot be a path.
+
+    Allows more than `dataset_path`: a mount may have given it a longer name, or other bytes.
+    """
+    try:
+        path = name.encode("utf-8", "surrogateescape").split(b"/") if isinstance(name, str) else []
+        return tuple(map(check_name, path)) or dataset_path(name)
+    except UnicodeEncodeError:
+        return dataset_path(name)
+
+
 def dataset_path(name: object) -> Path:
-    """The directory of a dataset called `name`; InvalidName unless each part can name a directory."""
+    """The directory of a new dataset called `name`; InvalidName unless each part can name a directory."""
     if not isinstance(name, str):
         raise InvalidName(f"Dataset name `{name!r}` is not suitable: use a str.")
-    path = []
-    for part in name.split("/"):
-        try:
-            path.append(check_key(part).encode())
-        except InvalidName as error:
-            raise InvalidName(f"Dataset name `{name[:256]}` is not suitable: {error}") from error
-    return tuple(path)
+    what = f"Dataset name `{name[:256]}`: its part" if "/" in name else "Dataset name"
+    return tuple(check_key(part, what).encode() for part in name.split("/"))

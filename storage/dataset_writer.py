@@ -21,14 +21,15 @@ from typing import Any, Self
 import numpy as np
 
 from storage.dataset_reader import DatasetDataReader, Key
-from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch
+from storage.errors import ArborError, Damage, InvalidName, NotFound, SchemaMismatch, WrongType
 from storage.filling import LEAST, fill
 from storage.model.chunking import INLINE_MAX
 from storage.model.names import Path, check_key
-from storage.model.records import PLAIN, Entry, Schema, sample_head
+from storage.model.records import PLAIN, Entry, Schema, encode_head, sample_head
 from storage.model.samples import Array, canonical_header, check_array
 from storage.model.values import encode_value
 from storage.session import Session
+from storage.stores.packing import Packer, Pending
 from storage.worktree import WorkingTree
 
 BATCH_BYTES = 4 << 20
@@ -44,8 +45,8 @@ _PLAIN_NAME = 60  # characters: at most 240 bytes, whatever they are
 
 _ndarray = np.ndarray
 
-Value = bytes | Entry
-"""A sample on its way: its bytes where all samples of the dataset share one head, else its entry."""
+Value = bytes | Entry | Pending
+"""A sample on its way: its bytes where all samples of the dataset share one head, else its entry, or what will have one."""
 
 
 class DatasetDataWriter(DatasetDataReader):
@@ -64,6 +65,7 @@ class DatasetDataWriter(DatasetDataReader):
         self._lock = threading.RLock()
         self._depth = 0
         self._waiting: dict[str, Value] | None = None
+        self._packer: Packer | None = None
         self._storing = ExitStack()
         self._last_time = 0
         kept = min(nbytes, INLINE_MAX) + _OVERHEAD
@@ -97,7 +99,10 @@ class DatasetDataWriter(DatasetDataReader):
             and len(name) <= _PLAIN_NAME
         ):
             with self._lock:
-                if self._depth and self._waiting is not None:
+                if self._waiting is None:
+                    if self._stage_one(name, data.tobytes()):
+                        return name
+                elif self._depth:
                     self._waiting[name] = data.tobytes()
                     if len(self._waiting) >= self._full:
                         self._hold_or_flush()
@@ -120,19 +125,28 @@ class DatasetDataWriter(DatasetDataReader):
         """
         self._session.require_open()
         if arrays:
-            self._update_rows(list(other), *arrays, **more)
+            if len(arrays) > 1 or more or isinstance(other, str):
+                raise WrongType("beside keys in a list, update takes one array with as many rows, and nothing else")
+            self._update_rows(list(other), arrays[0])
             return
         pairs = list(other.items() if isinstance(other, Mapping) else other) + list(more.items())
         checked = {check_key(key): self._checked(data, key) for key, data in pairs}
         with self._lock:
             tree = self._session.working_tree
             with tree.storing():
-                self._take({key: self._value(tree, key, array) for key, array in checked.items()})
+                packer = self._packer or Packer(tree.objects)
+                values = {key: self._value(tree, key, array, packer) for key, array in checked.items()}
+                if packer is not self._packer:
+                    packer.finish()
+                self._take(values)
 
     def _update_rows(self, keys: list[Key], rows: Array, /) -> None:
         """Stage the rows of one array."""
         if not isinstance(rows, np.ndarray) or rows.ndim == 0 or len(rows) != len(keys):
-            raise SchemaMismatch(f"{len(keys)} keys need an array of as many rows", expected=str(len(keys)))
+            found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise SchemaMismatch(
+                f"{len(keys)} keys need an array of as many rows, not {found}", expected=str(len(keys)), found=found
+            )
         if not keys:
             return
         check_array(self._schema, rows.dtype, rows.shape[1:], "each row")
@@ -181,6 +195,10 @@ class DatasetDataWriter(DatasetDataReader):
             return super().__getitem__(key)
         if isinstance(waiting, bytes):
             return self._decoded(waiting, PLAIN)
+        if isinstance(waiting, Pending):
+            if waiting.payload is not None:
+                return self._decoded(bytes(waiting.payload), waiting.entry.attributes)
+            waiting = waiting.entry
         return self._decoded(self._session.tree.payload(waiting), waiting.attributes)
 
     def stack(self, keys: Iterable[Key] | None = None, out: Array | None = None) -> Array:
@@ -203,8 +221,9 @@ class DatasetDataWriter(DatasetDataReader):
             tree = self._session.working_tree
             if self._waiting is None:
                 self._waiting = {}
-                # What is large is stored at once, and named when the batch is staged.
+                # What is large is stored before the batch is staged and names it.
                 self._storing.enter_context(tree.storing())
+                self._packer = Packer(tree.objects)
                 self._session.begin(self)
             self._depth += 1
         return self
@@ -237,6 +256,8 @@ class DatasetDataWriter(DatasetDataReader):
             self._full = self._limit
             if self._waiting:
                 try:
+                    if self._packer is not None:
+                        self._packer.finish()
                     self._stage_waiting(self._waiting)
                 except Damage:
                     raise  # kept back: the next flush tries again
@@ -245,7 +266,7 @@ class DatasetDataWriter(DatasetDataReader):
                     raise
                 self._waiting = {}
             if self._depth == 0 and self._waiting is not None:
-                self._waiting = None
+                self._waiting = self._packer = None
                 self._crowded = False
                 self._storing.close()
                 self._session.end(self)
@@ -260,7 +281,7 @@ class DatasetDataWriter(DatasetDataReader):
         key = self._new_key() if name is None else check_key(name)
         array = self._checked(data, key)
         with self._lock:
-            self._take({key: self._value(self._session.working_tree, key, array)})
+            self._take({key: self._value(self._session.working_tree, key, array, self._packer)})
         return key
 
     def _take(self, values: dict[str, Value]) -> None:
@@ -277,8 +298,10 @@ class DatasetDataWriter(DatasetDataReader):
         with self._lock:
             if not self._waiting:
                 return None
-            text = str(key) if type(key) is int else key
-            return self._waiting.get(text) if isinstance(text, str) else None
+            try:
+                return self._waiting.get(check_key(key))
+            except InvalidName:
+                return None
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
         self.flush()
@@ -316,11 +339,15 @@ class DatasetDataWriter(DatasetDataReader):
         check_array(self._schema, array.dtype, array.shape, what)
         return array
 
-    def _value(self, tree: WorkingTree, key: str, array: Array | bytes) -> Value:
-        """The sample as it will be staged. Large contents are stored now; staging only names them."""
+    def _value(self, tree: WorkingTree, key: str, array: Array | bytes, packer: Packer | None) -> Value:
+        """The sample as it will be staged, which only names large contents: they are stored now, or by the packer."""
         if self._uniform is not None and not isinstance(array, bytes):
             return array.tobytes()
         (name,) = file_names([key], self._suffix.decode())
+        pending = None if packer is None else tree.pending(self._schema, array, (*self._path, name))
+        if pending is not None and packer is not None:
+            packer.add(pending, array)
+            return pending
         if isinstance(array, bytes):
             return tree.value_entry(self._schema, array, (*self._path, name))
         return tree.sample_entry(self._schema, array, replaces=(*self._path, name))
@@ -353,12 +380,27 @@ class DatasetDataWriter(DatasetDataReader):
             if not self._is_whole(len(names)) or not self._filled(tree, names, payloads):
                 self._stage_rows(tree, names, payloads)
         else:
-            entries = [value for value in values.values() if isinstance(value, Entry)]
+            found = [value.entry if isinstance(value, Pending) else value for value in values.values()]
+            entries = [value for value in found if isinstance(value, Entry)]
+            if len(entries) == 1 and self._stage_entry(tree, names[0], entries[0]):
+                return
             tree.put_rows(self._path, list(zip(names, entries, strict=True)))
 
     def _filled(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> bool:
         rows: Array = np.ndarray((len(names), len(payloads[0])), np.uint8, b"".join(payloads))
         return fill(tree, self._path, names, rows, self._size)
+
+    def _stage_one(self, name: str, payload: bytes) -> bool:
+        """Stage a single short sample, of a key without any special character; False where it takes the longer way."""
+        head = sample_head(self._size, time.time_ns())
+        tree = self._session.working_tree
+        return tree.put_sample(self._path, self._schema, name.encode() + self._suffix, head, payload)
+
+    def _stage_entry(self, tree: WorkingTree, name: bytes, entry: Entry) -> bool:
+        """Stage a single sample as it will lie in the tree; False where it takes the longer way."""
+        if entry.flags or entry.attributes is not PLAIN or not isinstance(entry.value, bytes):
+            return False
+        return tree.put_sample(self._path, self._schema, name, encode_head(entry), entry.value)
 
     def _stage_rows(self, tree: WorkingTree, names: Sequence[bytes], payloads: Sequence[bytes]) -> None:
         head = sample_head(self._size, time.time_ns())

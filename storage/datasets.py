@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import DTypeLike
 
 from storage import notebook, reprs
-from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path
+from storage.dataset_reader import DatasetDataReader, dataset_name, dataset_path, known_path
 from storage.dataset_writer import DatasetDataWriter
 from storage.errors import DatasetExists, Exists, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
 from storage.model.chunking import COMPRESSIONS
@@ -61,10 +62,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         """
         tree = self._session.working_tree
         path = dataset_path(name)
-        if compression not in COMPRESSIONS:
-            raise Unsupported(
-                f"there is no compression {compression!r}: use one of {', '.join(filter(None, COMPRESSIONS))}"
-            )
+        _require_compression(compression)
         if kind not in KINDS_OF_DATASETS:
             raise Unsupported(
                 f"there is no kind {kind!r} of dataset: use one of {', '.join(sorted(KINDS_OF_DATASETS))}"
@@ -101,7 +99,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         known = self._known.get(name)
         if known is None or known.schema != schema:
             # One object for each dataset: a batch begun on one is seen by whoever asks for the dataset again.
-            known = self._known[name] = self._accessor(schema)(self._session, dataset_path(name), schema)
+            known = self._known[name] = self._accessor(schema)(self._session, known_path(name), schema)
         return known
 
     def _accessor(self, schema: Schema) -> type[DatasetDataReader]:
@@ -115,7 +113,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         KeyError where there is none; LookupError: the new name is taken; ValueError for what cannot be a name.
         """
         tree = self._session.working_tree
-        path, target = dataset_path(name), dataset_path(new)
+        path, target = known_path(name), dataset_path(new)
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
         self._session.flush()
@@ -142,7 +140,21 @@ class Datasets(Mapping[str, DatasetDataReader]):
         wider = wider_schema(
             schema, None if dtype is None else np.dtype(dtype), None if max_shape is None else _shape(max_shape)
         )
-        widen(tree, dataset_path(name), schema, wider)
+        widen(tree, known_path(name), schema, wider)
+        return self[name]
+
+    def recompress(self, name: str, compression: str) -> DatasetDataReader:
+        """Let values above 4 kB be compressed otherwise from now on, as `init_dataset` says, and return the dataset.
+
+        One row is staged; values that are there stay as they are. KeyError where there is no dataset,
+        ValueError for no such compression.
+        """
+        tree, schema = self._session.working_tree, self._schema(name)
+        if schema is None:
+            raise NotFound(f"there is no dataset {name!r}")
+        _require_compression(compression)
+        self._session.flush()
+        widen(tree, known_path(name), schema, replace(schema, compression=compression))
         return self[name]
 
     def __contains__(self, name: object) -> bool:
@@ -162,6 +174,16 @@ class Datasets(Mapping[str, DatasetDataReader]):
     def iswriteable(self) -> bool:
         """Whether datasets can be made and removed here."""
         return self._session.writeable
+
+    @property
+    def contains_remote_references(self) -> dict[str, bool]:
+        """For each dataset, whether the contents of some of its samples are not here; costs a walk over all samples."""
+        return {name: self[name].contains_remote_references for name in self}
+
+    @property
+    def remote_sample_keys(self) -> dict[str, tuple[str, ...]]:
+        """For each dataset, the keys of samples whose contents are not here; costs as much."""
+        return {name: self[name].remote_reference_keys for name in self}
 
     def add(self, samples: Mapping[str, Any]) -> str:
         """Stage one sample in each of several datasets of unnamed samples, under one generated key, and return that.
@@ -189,7 +211,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
         self._session.flush()
-        path = dataset_path(name)
+        path = known_path(name)
         nested = {below for below, _ in directories(tree, path)}
         if nested:
             tree.remove_many(path, [found for found, _ in tree.entries(path) if found not in nested])
@@ -221,7 +243,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
     def _schema(self, name: object) -> Schema | None:
         try:
-            schema = self._session.tree.schema_of(dataset_path(name))
+            schema = self._session.tree.schema_of(known_path(name))
             return None if schema is None or schema.is_sample else schema
         except (NotFound, NotADirectory, InvalidName):
             self._session.require_open()
@@ -244,10 +266,21 @@ def dataset_paths(tree: Snapshot | WorkingReader) -> Iterator[tuple[Path, Schema
     waiting: list[tuple[Path, Schema | None]] = [((), None)]
     while waiting:
         path, schema = waiting.pop()
+        try:
+            # Before it is handed out: whoever gets it may remove it.
+            waiting += reversed([((*path, name), nested) for name, nested in directories(tree, path)])
+        except (NotFound, NotADirectory):
+            continue  # removed since its name was read
         if schema is not None:
             yield path, schema
-        below = [((*path, name), nested) for name, nested in directories(tree, path)]
-        waiting += reversed(below)
+
+
+def _require_compression(compression: object) -> None:
+    if compression not in COMPRESSIONS:
+        known = ", ".join(filter(None, COMPRESSIONS))
+        raise Unsupported(
+            f"there is no compression {compression!r}: use one of {known}, or '' for what fits the values"
+        )
 
 
 def _described(
@@ -271,6 +304,10 @@ def _described(
             found = _shape(shape), np.dtype(dtype)
         except TypeError as error:
             raise Unsupported(f"{dtype!r} is not a dtype: {error}") from error
+    if found[1].itemsize == 0:
+        raise Unsupported(
+            f"dtype {found[1]} says not how long a value is: use one as '{found[1].char}10', or kind=\"str\""
+        )
     if math.prod(found[0]) == 0:
         raise Unsupported(f"shape {found[0]} holds nothing: every dimension must be at least 1")
     return found

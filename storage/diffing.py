@@ -281,7 +281,7 @@ class WriterDiffer(Differ):
 def named_tree(engine: Engine, name: str) -> Tree:
     """The tree of a revision, or with a `+` behind a branch's name its working tree. UnknownRevision, Ambiguous."""
     try:
-        return engine.named_tree(name)
+        return engine.named_tree(str(name))
     except NotFound as error:
         raise UnknownRevision(str(error)) from error
 

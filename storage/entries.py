@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
 from msgspec.structs import replace
 
-from storage.disk.index import GENERATION, number_key
+from storage.disk.index import Txn, number_key
 from storage.disk.segments import SegmentKind
 from storage.errors import (
     Conflict,
@@ -32,7 +32,9 @@ from storage.model.records import (
     Attributes,
     Entry,
     Kind,
+    Place,
     Schema,
+    decode_entry,
     encode_head,
 )
 from storage.model.samples import Source, file_header
@@ -44,8 +46,9 @@ from storage.stores.contents import (
     stored_entry,
 )
 from storage.stores.staging import STAGED_ID, Where
+from storage.tree import read
 from storage.tree.node import EMPTY
-from storage.working import WorkingReader, staged_id
+from storage.working import Known, WorkingReader, staged_id
 
 
 class EntryWriter(WorkingReader):
@@ -55,16 +58,17 @@ class EntryWriter(WorkingReader):
     def _change(self) -> Iterator[Change]:
         p = self._p
         with p.log.change(SegmentKind.JOURNAL) as txn:
-            before = txn.get(GENERATION, db=p.index.meta)
-            seen, known = self._known
-            change = Change(
-                p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch, known if seen == before else {}
-            )
+            known = self._now_known(txn)
+            change = Change(p.index, p.log, p.objects, p.refs, p.staging, txn, self.branch, known.places)
             yield change
             generation = change.write(p.origin)
-        seen, known = self._known
-        if seen == before and not change.structural:
-            self._known = (number_key(generation), known)
+        if not change.structural:
+            self._still_known(known, generation)
+
+    def _still_known(self, known: Known, generation: int) -> None:
+        """What was known before a change that made no directory, moved none and removed none holds after it."""
+        if self._known is known:
+            self._known = Known(number_key(generation), known.places, known.merging)
 
     def storing(self) -> AbstractContextManager[None]:
         """While it is entered gc leaves alone what is stored, or found stored, and only named in the end."""
@@ -112,21 +116,34 @@ class EntryWriter(WorkingReader):
         """The chunks of what a new version at `path` replaces, or will when it gets the name that it is meant for: what stays
         alike need not be stored twice. Of what stands there, else of what the last commit has there.
         """
-        tip = self.tip()
-        trees: list[WorkingReader | Snapshot] = [self, Snapshot(self._p.objects, tip)] if tip else [self]
-        for name in (path[-1], *meant_by(path[-1])):
-            for tree in trees:
-                chunks = self._chunks_at(tree, (*path[:-1], name))
-                if chunks:
-                    return chunks
+        with self._p.index.read() as txn:
+            for head, value in self._versions(txn, path):
+                with suppress(NotFound, Corrupt):  # one that cannot be read is none
+                    chunks = chunks_of(self._p.objects, decode_entry(head, value), self._p.staging.value(value))
+                    if chunks:
+                        return chunks
         return ()
 
-    def _chunks_at(self, tree: WorkingReader | Snapshot, path: Path) -> Sequence[ChunkRef]:
-        try:
-            entry = tree.entry(path)
-            return chunks_of(self._p.objects, entry, self._p.staging.value(entry.value))
-        except (NotFound, NotADirectory, Corrupt):
-            return ()
+    def _versions(self, txn: Txn, path: Path) -> Iterator[tuple[bytes, bytes | Place]]:
+        """Head and value of what is staged under those names, and of what the trees below have there."""
+        parent, names = path[:-1], (path[-1], *meant_by(path[-1]))
+        staged, roots = None, []
+        with suppress(NotFound, NotADirectory):
+            where = self._where(txn, parent)
+            staged, roots = where.staged, [where.base]
+        tip = self._p.refs.branch(txn, self.branch).tip
+        with suppress(NotFound, NotADirectory):
+            committed = Snapshot(self._p.objects, tip).entry(parent) if tip else None
+            if committed is not None and committed.kind is Kind.DIRECTORY and committed.root not in roots:
+                roots.append(committed.root)
+        for name in names:
+            row = None if staged is None else self._p.staging.row(txn, staged, name)
+            if row is not None and row.kind is not Kind.REMOVED:
+                yield row.head, row.value
+            for root in roots:
+                found = read.get(self._p.objects.node, root, name) if root != EMPTY else None
+                if found is not None:
+                    yield found
 
     def make_file(self, path: Path, *, attributes: Attributes = PLAIN, mtime: int | None = None) -> Entry:
         """A new, empty file; in a dataset, a sample still to be filled. Exists."""
@@ -240,6 +257,7 @@ class EntryWriter(WorkingReader):
         """Give an entry that mode, owner and xattrs; what else it has stays."""
 
         def changed(entry: Entry) -> Entry:
+            """The entry with what `attributes` say."""
             mode, uid, gid, xattrs = attributes.mode, attributes.uid, attributes.gid, attributes.xattrs
             return replace(entry, attributes=replace(entry.attributes, mode=mode, uid=uid, gid=gid, xattrs=xattrs))
 
@@ -367,6 +385,7 @@ class EntryWriter(WorkingReader):
         """Change what is given, leave the rest; an xattr of value None is removed."""
 
         def changed(entry: Entry) -> Entry:
+            """The entry with what is given in the place of what it had."""
             old = entry.attributes
             pairs = dict(old.xattrs)
             for key, value in (xattrs or {}).items():

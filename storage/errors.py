@@ -97,6 +97,10 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotYet(Usage, NotImplementedError, AttributeError):
+    """Something that this version of arborfs cannot do yet; `hasattr` says so, too."""
+
+
 class NotProvided(Usage, RuntimeError):
     """A plug-in does not do what it was asked for."""
 
@@ -138,6 +142,14 @@ class NotARepository(Missing, RuntimeError):
 
 class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
+
+
+class Repeated(Exists):
+    """Two entries that come into one directory have the same name. `path` is theirs."""
+
+    def __init__(self, message: str, *, path: tuple[bytes, ...]) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class DatasetExists(Exists, LookupError):

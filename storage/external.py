@@ -15,6 +15,7 @@ from typing import Any
 from storage.errors import Unsupported
 from storage.formats import registry
 from storage.formats.plugins import BasePlugin, loaded
+from storage.model.names import check_key
 from storage.model.samples import Array
 
 __all__ = ["BasePlugin", "board_show", "load", "save", "show"]
@@ -37,13 +38,13 @@ def save(
     extension: str | None = None,
     **options: Any,
 ) -> Path:
-    """Write an array to a new file in `folder`, named after its key; that file. FileExistsError.
+    """Write an array to a new file in `folder`, named after its key; that file. FileExistsError; ValueError for no key.
 
     Without an `extension` it ends as the plug-in's first does.
     """
     chosen = _plugin(plugin, extension, "save")
     ending = f".{extension.removeprefix('.')}" if extension else next(iter(chosen.accepts), "")
-    return chosen.save(array, Path(folder), name, ending, **options)
+    return chosen.save(array, Path(folder), check_key(name), ending, **options)
 
 
 def show(array: Array, plugin: str | None = None, extension: str | None = None, **options: Any) -> str:

@@ -326,7 +326,7 @@ class Files:
         """Freeze everything staged on the branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
         return hexed(self._writeable().commit(message))
 
-    def locked(self, name: str) -> AbstractContextManager[None]:
+    def locked(self, name: str) -> AbstractContextManager[object]:
         """Hold the lock of that name alone among all processes and threads that ask for it; waits for it. Not to be nested."""
         key = blake(f"{self.branch}\0{name}".encode("utf-8", "surrogateescape")).hex()[:32]
         locks = folder(self._home.path) / "locks"

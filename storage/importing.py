@@ -11,18 +11,28 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from storage.dataset_reader import dataset_path
-from storage.errors import ArborError, Conflict, InvalidName, NotADirectory, NotFound, SchemaMismatch, Unsupported
+from storage.errors import (
+    ArborError,
+    Conflict,
+    InvalidName,
+    NotADirectory,
+    NotFound,
+    Repeated,
+    SchemaMismatch,
+    Unsupported,
+)
 from storage.formats import registry
 from storage.formats.base import By, File, Folder, Format, Item, Link, Meter, Options, Samples, Silent
 from storage.formats.tree import TREE
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key, path_text
-from storage.model.records import Entry
+from storage.model.records import ARRAY_SUFFIX, Entry
 from storage.planting import Planting, around, overlaid
 from storage.worktree import WorkingTree
 
@@ -59,7 +69,12 @@ def import_files(
         meter.start(sum(chosen.weigh(file, options) for path, chosen in inputs for file, _ in _files(path, chosen)))
     skipped: list[Path] = []
     items = _items(inputs, options, skipped.append)
-    report = import_items(tree, items, dataset, overwrite=overwrite, variable_shape=variable_shape)
+    try:
+        report = import_items(tree, items, dataset, overwrite=overwrite, variable_shape=variable_shape)
+    except Repeated as error:
+        # Remembering where each name came from would cost memory for every sample: the inputs are read again instead.
+        again = _items(inputs, replace(options, meter=Silent()), lambda _: None)
+        raise _with_places(error, _taker(tree, dataset, overwrite), again) from None
     report.skipped = len(skipped)
     return report
 
@@ -70,19 +85,35 @@ def import_items(
     """Import what `items` gives into `dataset`, as one change; what it raises ends the import, with nothing staged.
 
     InvalidName, SchemaMismatch, Unsupported, naming what is to blame; Exists where a name is taken, unless `overwrite`;
-    Conflict where others change the dataset again and again.
+    Repeated where two items have one name; Conflict where others change the dataset again and again.
     """
-    target = dataset_path(dataset)
     with tree.storing():
-        old, _ = tree.folded(target)
-        if old is not None and not old.is_directory:
-            raise NotADirectory(f"{dataset} is there already, and is a file")
-        planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=time.time_ns())
-        taker = _Taker(planting, ImportReport(dataset), overwrite)
+        taker = _taker(tree, dataset, overwrite, variable_shape)
         for item in items:
             taker.take(item)
-        _plant(tree, target, planting.finish(), overwrite)
+        _plant(tree, taker.planting.path, taker.planting.finish(), overwrite)
     return taker.report
+
+
+def _taker(tree: WorkingTree, dataset: str, overwrite: bool, variable_shape: bool = False) -> _Taker:
+    """What takes items for a dataset. NotADirectory where there is a file of that name."""
+    target = dataset_path(dataset)
+    old, _ = tree.folded(target)
+    if old is not None and not old.is_directory:
+        raise NotADirectory(f"{dataset} is there already, and is a file")
+    planting = Planting(tree.objects, target, old, variable=variable_shape, stamp=time.time_ns())
+    return _Taker(planting, ImportReport(dataset), overwrite)
+
+
+def _with_places(error: Repeated, taker: _Taker, items: Iterable[Item]) -> Repeated:
+    """The same error; its text names the files and rows that the name came from."""
+    below = error.path[len(taker.planting.path) :]
+    found = (place for item in items for path, place in taker.names(item) if path == below)
+    places = list(islice(found, 2))
+    if len(places) == 2:
+        text = f"{places[1]}: {path_text(error.path)} came from {places[0]} already: each needs a name of its own"
+        error.args = (text,)
+    return error
 
 
 def _items(inputs: Sequence[tuple[Path, Format]], options: Options, skip: Callable[[Path], None]) -> Iterator[Item]:
@@ -137,7 +168,7 @@ class _Taker:
 
     def __init__(self, planting: Planting, report: ImportReport, overwrite: bool) -> None:
         self.report = report
-        self._planting = planting
+        self.planting = planting
         self._overwrite = overwrite
         self._numbered: dict[TreePath, int] = {}
 
@@ -158,8 +189,19 @@ class _Taker:
         except (InvalidName, SchemaMismatch, Unsupported) as error:
             raise _located(error, item.where) from error.__cause__
 
+    def names(self, item: Item) -> Iterator[tuple[TreePath, str]]:
+        """The paths that the item would have below the dataset, and where each comes from; nothing is taken."""
+        if not isinstance(item, Samples):
+            yield item.path, item.where
+            return
+        values = item.values
+        directory = self._directory(item.dataset)
+        count = len(values) if isinstance(values, Sequence | np.ndarray) else 1
+        for number, key in enumerate(self._keys(item, directory, count)):
+            yield (*item.dataset, key.encode() + ARRAY_SUFFIX), item.place(number)
+
     def _directory(self, path: TreePath) -> Planting:
-        directory = self._planting
+        directory = self.planting
         for name in path:
             directory = directory.below(name)
         return directory

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from storage.errors import NoMergeUnderWay, NotADirectory, NotFound, Unsupported
+from storage.errors import NotADirectory, NotFound, Unsupported
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import Author, Entry
 from storage.snapshot import Snapshot
 from storage.stores.merge_record import MergeState
+from storage.stores.merge_state import require_merge
 from storage.stores.merging import MergeResult, Outcome, Request
 from storage.tree.merge import CONFLICTS, AttributesChanged, Conflict
 from storage.working import Parts
@@ -122,9 +123,7 @@ class Merging:
 
         NoMergeUnderWay, NotFound where there is no such conflict.
         """
-        state = self._tree.merging()
-        if state is None:
-            raise NoMergeUnderWay(f"no merge of branch {self.branch!r} is under way")
+        state = require_merge(self._tree.merging(), self.branch)
         if choice not in CHOICES:
             raise Unsupported(f"{choice!r} is no way to resolve a conflict: choose ours, theirs or delete")
         number = state.number(path)

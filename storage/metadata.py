@@ -15,6 +15,8 @@ from storage.session import Session
 FOLDER: Path = (CONTROL, b"metadata")
 """Where metadata stand in a tree: one file for each key."""
 
+_WHAT = "Metadata key"
+
 
 class Metadata(MutableMapping[str, str]):
     """A dict of str to str that is committed together with the data.
@@ -28,7 +30,7 @@ class Metadata(MutableMapping[str, str]):
     def __getitem__(self, key: str | int) -> str:
         """The text under `key`; KeyError where there is none."""
         tree = self._session.tree
-        entry = self._entry(check_key(key))
+        entry = self._entry(check_key(key, _WHAT))
         if entry is None:
             raise NotFound(f"no metadata {key!r}")
         return bytes(tree.content(entry).read(0, entry.size)).decode()
@@ -40,7 +42,7 @@ class Metadata(MutableMapping[str, str]):
     def add(self, key: str | int, value: str) -> str:
         """Stage `value` under `key`, and return the key. The same value as before changes nothing."""
         tree = self._session.working_tree
-        name = check_key(key)
+        name = check_key(key, _WHAT)
         if not isinstance(value, str):
             raise Unsupported(f"metadata are texts: the value for {name!r} is {type(value).__name__}")
         try:
@@ -56,7 +58,7 @@ class Metadata(MutableMapping[str, str]):
     def __delitem__(self, key: str | int) -> None:
         """Remove `key`; KeyError where there is none."""
         tree = self._session.working_tree
-        name = check_key(key)
+        name = check_key(key, _WHAT)
         if self._entry(name) is None:
             raise NotFound(f"no metadata {name!r}")
         tree.remove((*FOLDER, name.encode()))
@@ -64,12 +66,12 @@ class Metadata(MutableMapping[str, str]):
     def remove(self, key: str | int) -> str:
         """Remove `key` and return it; KeyError where there is none."""
         del self[key]
-        return check_key(key)
+        return check_key(key, _WHAT)
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a text under `key`."""
         try:
-            return self._entry(check_key(key)) is not None
+            return self._entry(check_key(key, _WHAT)) is not None
         except InvalidName:
             return False
 

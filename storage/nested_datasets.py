@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from storage.dataset_reader import DatasetDataReader, Key
+from storage.dataset_reader import DatasetDataReader, Key, dataset_name, picked
 from storage.dataset_writer import DatasetDataWriter, file_names
 from storage.errors import NotFound, SchemaMismatch
 from storage.model.names import Path, check_key
-from storage.model.records import Entry, Schema
+from storage.model.records import Entry, Kind, Schema
 from storage.model.samples import Array
 from storage.session import Session
 
@@ -30,8 +30,7 @@ class SubsampleReader(DatasetDataReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As of a dataset; the sample's key travels, too."""
-        reopen, path, commit = self._session.address()
-        return reopen, (path, commit, self.name.rpartition("/")[0], self.sample)
+        return picked, ((dataset_name(self._path[:-1]), self.sample), *self._session.address())
 
     def __getitem__(self, key: Any) -> Any:
         """One value; for `...` a dict of all, for a slice one of those at these places in the order of keys.
@@ -79,20 +78,26 @@ class NestedDatasetReader(DatasetDataReader):
 
     def __init__(self, session: Session, path: Path, schema: Schema) -> None:
         super().__init__(session, path, schema)
+        self._inner = schema.inner
         self._suffix = b""  # a sample is a directory, named by its key alone
 
     @property
     def num_subsamples(self) -> int:
-        """How many values all samples have together; costs a walk over the samples."""
-        return sum(len(sample) for sample in self.values())
+        """How many values all samples have together; costs a walk over the samples, not over their values."""
+        tree = self._session.tree
+        counts = (
+            entry.samples if entry.kind is Kind.DIRECTORY else tree.count_samples((*self._path, name))
+            for name, entry in self._rows()
+        )
+        return sum(counts)
 
     def __len__(self) -> int:
-        """How many samples there are; costs a walk over them."""
-        return sum(1 for _ in self._rows())
+        """How many samples there are. Those of a commit are walked over once; on a branch, what is staged each time."""
+        return self._session.tree.count_directories(self._path, self._inner)
 
     def _rows(self) -> Iterator[tuple[bytes, Entry]]:
         for name, entry in self._session.tree.entries(self._path):
-            if entry.is_directory and entry.schema == self._schema.inner:
+            if entry.is_directory and self._inner.is_like(entry.schema):
                 yield name, entry
 
     def _find(self, name: bytes) -> Entry | None:
@@ -101,10 +106,14 @@ class NestedDatasetReader(DatasetDataReader):
         except NotFound:
             self._session.tree.schema_of(self._path)  # NotFound where the dataset itself is gone
             return None
-        return entry if entry.is_directory and entry.schema == self._schema.inner else None
+        return entry if entry.is_directory and self._inner.is_like(entry.schema) else None
+
+    def _is_here(self, name: bytes, entry: Entry) -> bool:
+        return not self._value_at(name, entry).contains_remote_references
 
     def _value_at(self, name: bytes, entry: Entry) -> SubsampleReader:
-        return self._accessor(self._session, (*self._path, name), self._schema.inner)
+        assert entry.schema is not None
+        return self._accessor(self._session, (*self._path, name), entry.schema)
 
 
 class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
@@ -152,7 +161,7 @@ class NestedDatasetWriter(NestedDatasetReader, DatasetDataWriter):
     def _entries(self, key: str, values: Any) -> list[tuple[bytes, Entry]]:
         """File names and entries of the values of one sample, their contents stored. SchemaMismatch."""
         if not isinstance(values, Mapping) or not values:
-            found = type(values).__name__
+            found = "an empty one" if isinstance(values, Mapping) else type(values).__name__
             raise SchemaMismatch(
                 f"sample {key[:64]!r} must be a dict of at least one value, not {found}", expected="dict", found=found
             )

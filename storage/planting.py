@@ -68,7 +68,7 @@ class Planting:
         self._given = self.schema is not None
         self._variable = variable
         self._stamp = stamp
-        self._map = MapBuilder(objects)
+        self._map = MapBuilder(objects, path)
         self._below: dict[bytes, Planting] = {}
 
     def below(self, name: bytes) -> Planting:
@@ -128,7 +128,7 @@ class Planting:
         self._map.add([(check_name(name), head, target)], len(target))
 
     def finish(self) -> Entry:
-        """The directory's entry; everything in it is stored. Exists if a name came twice."""
+        """The directory's entry; everything in it is stored. Repeated if a name came twice."""
         for name in sorted(self._below):
             self.close(name)
         root, sums = self._map.finish()
@@ -188,9 +188,9 @@ def around(objects: Objects, name: bytes, entry: Entry) -> Entry:
     return directory_entry(root, sums.count, sums.samples, sums.size, mtime=entry.mtime)
 
 
-def merged(objects: Objects, parts: Sequence[Entry]) -> Entry:
-    """One directory with what is in all of them, otherwise like the first. Exists if a name is in two of them."""
-    builder = MapBuilder(objects)
+def merged(objects: Objects, parts: Sequence[Entry], path: Path) -> Entry:
+    """The directory `path` with what is in all of them, otherwise like the first. Repeated if a name is in two of them."""
+    builder = MapBuilder(objects, path)
     for part in parts:
         builder.add_map(part.root)
     root, sums = builder.finish()

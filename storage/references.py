@@ -166,6 +166,7 @@ class References:
         """Move a branch to a commit, its working tree with it. StagedWork if anything is staged; NotFound, Conflict."""
 
         def check(plan: Plan, folded: Mapping[str, Folded]) -> None:
+            """StagedWork if there is any."""
             if WorkingTree(self._parts, branch).is_dirty():
                 raise StagedWork(
                     f"branch {branch!r} has staged work: commit it, or say whether it shall stay (soft) or go (hard)"
@@ -184,6 +185,7 @@ class References:
         """Move a branch to a commit; its working tree stays as it is, so that what differs is staged. NotFound, Conflict."""
 
         def planned(txn: Txn) -> Plan:
+            """That of a reset, called soft."""
             plan = self._reset(txn, branch, to)
             return Plan("soft " + plan.description, plan.updates)
 
@@ -212,6 +214,7 @@ class References:
         operation = self.operations(1)[0] if number is None else self._history.operation(number)
 
         def planned(txn: Txn) -> Plan:
+            """What takes the operation back."""
             plan = inverse(operation, lambda name: self._parts.refs.raw(txn, name))
             self._require_own_roots(txn, plan)
             return plan
@@ -235,6 +238,7 @@ class References:
         self._history.operation(number)
 
         def planned(txn: Txn) -> Plan:
+            """What leads back there. NothingToUndo."""
             plan = return_to(number, self._history.each_operation(), self._parts.refs.all_raw(txn))
             if not plan.updates:
                 raise NothingToUndo(f"all refs are where they were after operation {number}")

@@ -116,6 +116,16 @@ def _dataset_lines(name: str, schema: Schema, count: int) -> list[str]:
     ]
 
 
+def log(
+    engine: Engine, commit: Digest | None, return_contents: bool, *, show_time: bool = True, show_user: bool = True
+) -> dict[str, Any] | None:
+    """Print the history of a commit; or only return it for programs, where that is asked for."""
+    if return_contents:
+        return log_contents(engine, commit)
+    print(log_text(engine, commit, show_time=show_time, show_user=show_user))
+    return None
+
+
 def log_text(engine: Engine, commit: Digest | None, *, show_time: bool = True, show_user: bool = True) -> str:
     """A commit and its ancestors, newest first, one line each, beside a graph of which of them stand on which."""
     if commit is None:

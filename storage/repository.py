@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, NoReturn, Self, overload
 
 from storage import html, reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
@@ -26,6 +28,7 @@ from storage.errors import (
     NotADirectory,
     NotARepository,
     NotFound,
+    NotYet,
     UnknownRevision,
     Unsupported,
 )
@@ -80,14 +83,18 @@ class Repository:
     """A versioned repository of datasets in a folder. Thread-safe.
 
     Making the object changes nothing on disk. Where the folder holds no repository yet, a UserWarning says
-    so: call `init` first. NotADirectory (a NotADirectoryError) where there is a file. Any number of processes may use one
-    repository at once.
+    so: call `init` first. NotADirectory (a NotADirectoryError) where there is a file. With `exists` the folder itself must be
+    there and take files: FileNotFoundError, PermissionError. Any number of processes may use one repository at once; when
+    pickled, only the path travels. OSError where Python has 32 bits: a large repository would have no room in its memory.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], exists: bool = False) -> None:
+        _require_64_bits()
         self._path = Path(path).expanduser().absolute()
         if self._path.exists() and not self._path.is_dir():
             raise NotADirectory(f"{self._path} is a file: a repository needs a folder")
+        if exists:
+            _require_folder(self._path)
         self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
         self._closed = False
@@ -120,6 +127,14 @@ class Repository:
         print(f"directory initialized at: {where}")
         return where
 
+    @property
+    def remote(self) -> NoReturn:
+        """Other places that commits are pushed to and fetched from. NotYet (a NotImplementedError): there are none yet."""
+        raise NotYet(
+            "This version of arborfs has no remotes: "
+            "copy the repository's folder while nobody has it open, with `cp -a` or `rsync -a`."
+        )
+
     def close(self) -> None:
         """Close all checkouts and let go of the repository. What is staged stays. Closing twice is fine."""
         for checkout in list(self._checkouts):
@@ -138,6 +153,10 @@ class Repository:
     ) -> None:
         """Close it."""
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The path: where it arrives, the repository is opened again."""
+        return type(self), (self._path,)
 
     def _kept(self, engine: Engine) -> Engine:
         """An engine that is closed, at the latest, when nobody can use this object any more, or the process ends."""
@@ -245,10 +264,7 @@ class Repository:
         """
         engine = self._opened()
         start = self._revision(engine, branch or "", commit or "")
-        if return_contents:
-            return reports.log_contents(engine, start)
-        print(reports.log_text(engine, start, show_time=show_time, show_user=show_user))
-        return None
+        return reports.log(engine, start, return_contents, show_time=show_time, show_user=show_user)
 
     def status(self, branch: str = "") -> str:
         """`DIRTY` if something is staged on the branch (the default one unless named), else `CLEAN`."""
@@ -487,10 +503,22 @@ class Repository:
         return [where, ("Default Branch", self._opened().head())]
 
 
-def reopened(path: str, commit: str, name: str, sample: str = "") -> Any:
-    """A dataset of a commit, or a sample of a nested one, in the repository in that folder: what a pickled one becomes."""
-    dataset = Repository(path).checkout(commit=commit).datasets[name]
-    return dataset[sample] if sample else dataset
+def reopened(path: str, commit: str) -> ReaderCheckout:
+    """A commit of the repository in that folder: what a pickled checkout becomes."""
+    return Repository(path).checkout(commit=commit)
+
+
+def _require_64_bits() -> None:
+    if sys.maxsize < 1 << 32:
+        raise OSError("arborfs needs a Python of 64 bits: its index and its data are mapped into memory")
+
+
+def _require_folder(path: Path) -> None:
+    """FileNotFoundError, PermissionError unless there is a folder that takes files."""
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder: make it first", str(path))
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "The folder takes no files of yours: change its mode", str(path))
 
 
 def _release(repository: Repository, engine: Engine, branch: str, owner: Owner) -> None:

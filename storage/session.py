@@ -18,8 +18,8 @@ from storage.snapshot import Snapshot
 from storage.working import WorkingReader
 from storage.worktree import WorkingTree
 
-Reopen = Callable[..., Any]
-"""Opens a repository again from its folder, and a dataset of a commit in it."""
+Reopen = Callable[[str, str], Any]
+"""Opens the repository in a folder again, and checks a commit of it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Session:
         return isinstance(self._tree, Snapshot)
 
     def address(self) -> tuple[Reopen, str, str]:
-        """How to find it again: what opens a dataset of that folder, commit and name. ReadOnly for a branch, Closed."""
+        """How to find it again: what checks it out, from its folder and its commit. ReadOnly for a branch, Closed."""
         tree = self.tree
         if not isinstance(tree, Snapshot) or self._home is None:
             raise ReadOnly("Only what is read from a commit can be pickled: commit, and check the commit out to read.")

@@ -15,17 +15,19 @@ from storage.errors import NotFound, SchemaMismatch
 from storage.model.chunking import THREADS
 from storage.model.digest import Digest
 from storage.model.names import Path
-from storage.model.records import Entry, Kind, Schema, decode_entry
+from storage.model.records import Entry, Kind, Schema, decode_entry, is_plain_sample
 from storage.model.samples import Array, array_from
 from storage.snapshot import Snapshot
 from storage.tree import read
 from storage.tree.node import BadNode, Leaf, uniform_values
 from storage.working import WorkingReader
 
-MANY_LEAVES = 256
-"""A thread takes at most so many leaves at once."""
+MANY_LEAVES = 64
+"""So many leaves are unpacked at once: about a megabyte, which the processor's cache still holds when it is copied."""
 SLAB = 1024
 """So many samples wait to be decoded at once."""
+FEW = 8
+"""So many samples of one leaf are taken out of it together, fewer one by one."""
 
 _Waiting = Iterator[tuple[int, Entry]]
 
@@ -48,7 +50,10 @@ class Stacker:
             self._decode(enumerate(entries), stacked)
             return stacked
         stacked = self._target(read.sums(self.tree.objects.node, root).samples, out)
-        self._decode(self._sliced(read.leaves(self.tree.objects.node, root), stacked), stacked)
+        whole = stacked if stacked.flags.c_contiguous else np.empty(stacked.shape, self.dtype)
+        self._decode(self._sliced(read.leaves(self.tree.objects.node, root), whole), whole)
+        if whole is not stacked:
+            stacked[...] = whole
         return stacked
 
     def some(self, names: Sequence[bytes], out: Array | None = None) -> Array:
@@ -59,9 +64,15 @@ class Stacker:
             self._decode(((at, self._entry(name)) for at, name in enumerate(names)), stacked)
         else:
             order = sorted(range(len(names)), key=names.__getitem__)
-            groups = read.grouped(self.tree.objects.node, root, [names[i] for i in order])
+            objects = self.tree.objects
+            groups = read.grouped(objects.node, objects.nodes, root, [names[i] for i in order])
             self._decode(self._picked(groups, names, order, stacked), stacked)
         return stacked
+
+    @property
+    def _size(self) -> int:
+        """Bytes of one sample."""
+        return self.dtype.itemsize * math.prod(self.schema.shape)
 
     def _target(self, count: int, out: Array | None) -> Array:
         shape = (count, *self.schema.shape)
@@ -87,39 +98,37 @@ class Stacker:
         where = b"/".join(self.path).decode("utf-8", "backslashreplace")
         return NotFound(f"no sample {key!r} in dataset {where!r}")
 
-    def _block(self, leaf: Leaf) -> Array | None:
-        """All rows of a leaf as one array, where all of them are samples whose bytes lie in it as they are."""
-        found = leaf.block(self.dtype.itemsize * math.prod(self.schema.shape))
-        return None if found is None else np.ndarray((len(leaf), *self.schema.shape), self.dtype, found)
-
     def _sliced(self, leaves: Sequence[tuple[int, Digest]], stacked: Array) -> _Waiting:
         """Copy what can be copied leaf by leaf, in threads; the places and entries of all else."""
+        # One task for each thread, which takes portions as it comes along: to hand one over costs as much as unpacking many.
+        portions = iter([leaves[at : at + MANY_LEAVES] for at in range(0, len(leaves), MANY_LEAVES)])
         with ThreadPoolExecutor(THREADS) as pool:
-            step = max(1, min(MANY_LEAVES, -(-len(leaves) // THREADS)))
-            parts = [leaves[at : at + step] for at in range(0, len(leaves), step)]
-            for rest in pool.map(lambda part: self._copied(part, stacked), parts):
-                for at, leaf in rest:
-                    yield from self._single(at, leaf)
+            tasks = [pool.submit(self._copied, portions, stacked) for _ in range(min(THREADS, len(leaves)))]
+            for task in tasks:
+                for at, digest in task.result():
+                    yield from self._single(at, digest)
 
-    def _copied(self, leaves: Sequence[tuple[int, Digest]], stacked: Array) -> list[tuple[int, Leaf]]:
-        """Copy those leaves that are a block; the others."""
+    def _copied(self, portions: Iterator[Sequence[tuple[int, Digest]]], stacked: Array) -> list[tuple[int, Digest]]:
+        """Copy those leaves that are a block; the others. `stacked` lies in memory in its own order."""
         others = []
-        size = self.dtype.itemsize * math.prod(self.schema.shape)
-        found = self.tree.objects.get_many([digest for _, digest in leaves])
-        for (at, digest), raw in zip(leaves, found, strict=True):
-            values = uniform_values(raw, size) if size else None
-            if values is not None:
-                count = len(values) // size
-                stacked[at : at + count] = np.ndarray((count, *self.schema.shape), self.dtype, values)
-                continue
-            leaf = self.tree.objects.node(digest)
-            if not isinstance(leaf, Leaf):
-                raise BadNode("an inner node stands where a leaf is expected")
-            others.append((at, leaf))
+        size = self._size
+        room = stacked.reshape(-1).view(np.uint8).data
+        for portion in portions:
+            found = self.tree.objects.get_many([digest for _, digest in portion])
+            for (at, digest), raw in zip(portion, found, strict=True):
+                values = uniform_values(raw, size) if size else None
+                if values is None:
+                    others.append((at, digest))
+                else:
+                    # Not as arrays: that would let go of Python's lock for a microsecond of work.
+                    room[at * size : at * size + len(values)] = values
         return others
 
-    def _single(self, at: int, leaf: Leaf) -> _Waiting:
+    def _single(self, at: int, digest: Digest) -> _Waiting:
         """The samples of a leaf, from place `at` on."""
+        leaf = self.tree.objects.passing(digest)
+        if not isinstance(leaf, Leaf):
+            raise BadNode("an inner node stands where a leaf is expected")
         for _, head, value in leaf.rows():
             entry = decode_entry(head, value)
             if entry.kind is Kind.SAMPLE:
@@ -133,21 +142,38 @@ class Stacker:
         order: Sequence[int],
         stacked: Array,
     ) -> _Waiting:
-        at = 0
+        """Copy what lies in leaves; the places and entries of all else."""
+        at, size = 0, self._size
+        places: list[int] = []
+        values: list[bytes | memoryview] = []
         for leaf, rows in groups:
-            places = order[at : at + len(rows)]
+            here = order[at : at + len(rows)]
             at += len(rows)
             if leaf is None or -1 in rows:
-                raise self._missing(names[places[rows.index(-1)]])
-            block = self._block(leaf)
+                raise self._missing(names[here[rows.index(-1)]])
+            block = uniform_values(leaf.raw, size) if size and len(rows) >= FEW else None
             if block is not None:
-                stacked[places] = block[rows]
+                stacked[here] = np.ndarray((len(leaf), *self.schema.shape), self.dtype, block)[rows]
                 continue
-            for place, row in zip(places, rows, strict=True):
-                entry = decode_entry(*leaf.contents(row))
+            for place, row in zip(here, rows, strict=True):
+                head, value = leaf.contents(row)
+                if is_plain_sample(head) and len(value) == size:
+                    places.append(place)
+                    values.append(value)
+                    continue
+                entry = decode_entry(head, value)
                 if entry.kind is not Kind.SAMPLE:
                     raise self._missing(names[place])
                 yield place, entry
+            if len(values) >= SLAB:
+                self._put(places, values, stacked)
+                places, values = [], []
+        self._put(places, values, stacked)
+
+    def _put(self, places: Sequence[int], values: Sequence[bytes | memoryview], stacked: Array) -> None:
+        """Copy values to their places."""
+        if places:
+            stacked[places] = np.ndarray((len(places), *self.schema.shape), self.dtype, b"".join(values))
 
     def _decode(self, waiting: Iterable[tuple[int, Entry]], stacked: Array) -> None:
         """Put samples into their places, in threads: unpacking lets other threads run."""
@@ -155,7 +181,10 @@ class Stacker:
         def put(some: Iterable[tuple[int, Entry]]) -> None:
             """Decode some samples."""
             for place, entry in some:
-                stacked[place] = array_from(self.tree.payload(entry), self.schema, entry.attributes, copy=False)
+                room = stacked[place : place + 1]
+                usual = entry.attributes.header is None and room.flags.c_contiguous
+                if not usual or not self.tree.put_payload_into(room.reshape(-1).view(np.uint8).data, entry):
+                    room[0] = array_from(self.tree.payload(entry), self.schema, entry.attributes, copy=False)
 
         rest = iter(waiting)
         slab = list(islice(rest, SLAB))

@@ -1,4 +1,4 @@
-"""Giving a dataset a wider schema: a dtype that holds every value of the old one, a larger maximum shape."""
+"""Giving a dataset a wider schema: a dtype that holds every value of the old one, a larger maximum shape, other compression."""
 
 from __future__ import annotations
 
@@ -51,15 +51,20 @@ def wider_schema(schema: Schema, dtype: np.dtype[Any] | None, max_shape: tuple[i
 def widen(tree: WorkingTree, path: Path, old: Schema, new: Schema) -> None:
     """Give the dataset at `path` a wider schema, as one row. Conflict if others change it meanwhile; then nothing is changed.
 
-    One row and nothing else where shapes varied before and the dtype stays; otherwise every sample is stored anew.
+    One row and nothing else where samples stay as they are; otherwise every sample is stored anew.
     """
-    if not old.nested and old.variable and old.dtype == new.dtype:
+    if not old.nested and _keeps_samples(old, new):
         tree.set_schema(path, new)
         return
     with tree.storing():
         entry, since = tree.folded(path)
         assert entry is not None
         tree.graft(path, _widened(tree, entry, old, new), since)
+
+
+def _keeps_samples(old: Schema, new: Schema) -> bool:
+    """Whether a sample is stored in the same way under both: each has its shape with it where shapes vary."""
+    return old.dtype == new.dtype and old.variable == new.variable
 
 
 def _widened(tree: WorkingTree, directory: Entry, old: Schema, new: Schema) -> Entry:
@@ -72,9 +77,9 @@ def _widened(tree: WorkingTree, directory: Entry, old: Schema, new: Schema) -> E
 def _edits(tree: WorkingTree, directory: Entry, old: Schema, new: Schema) -> Iterator[Edit]:
     for name, head, value in read.rows(tree.objects.node, directory.root):
         entry = decode_entry(head, value)
-        if entry.kind is Kind.SAMPLE:
+        if entry.kind is Kind.SAMPLE and not _keeps_samples(old, new):
             entry = _converted(tree, entry, old, new)
-        elif old.nested and entry.is_directory and entry.schema == old.inner:
+        elif old.nested and entry.is_directory and old.inner.is_like(entry.schema):
             entry = _widened(tree, entry, old.inner, new.inner)
         else:
             continue

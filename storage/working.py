@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from storage.disk.index import GENERATION, Index, Txn
@@ -28,13 +29,16 @@ from storage.model.records import (
     decode_attributes,
     decode_entry,
     directory_entry,
+    is_directory_of,
 )
-from storage.snapshot import listing_load
+from storage.snapshot import directory_counts, listing_load
 from storage.stores.compare import Staged, Tree
 from storage.stores.contents import (
     Content,
+    is_here,
     open_content,
     payload_of,
+    put_payload_into,
     same_contents,
 )
 from storage.stores.log import Log
@@ -79,6 +83,15 @@ _SAMPLE = int(Kind.SAMPLE)
 _DIRECTORIES = (int(Kind.DIRECTORY), int(Kind.STAGED))
 
 
+class Known(msgspec.Struct):
+    """What a tree has found out about its branch, which holds as long as nobody changes anything: as of that generation."""
+
+    generation: bytes | None
+    places: dict[Path, Where]
+    merging: bool | None = None
+    """Whether a merge is under way; None where nobody has asked yet."""
+
+
 class _Survey(NamedTuple):
     """What a directory holds: how many samples, and which directories."""
 
@@ -92,8 +105,9 @@ class WorkingReader:
     def __init__(self, parts: Parts, branch: str) -> None:
         self.branch = branch
         self._p = parts
-        self._known: tuple[bytes | None, dict[Path, Where]] = (b"", {})
+        self._known = Known(b"", {})
         self._surveys: tuple[bytes | None, dict[Path, _Survey]] = (b"", {})
+        self._counts = directory_counts(parts.objects)
 
     def entry(self, path: Path) -> Entry:
         """The entry at `path` as staged or committed; () is the root. NotFound, NotADirectory."""
@@ -141,6 +155,14 @@ class WorkingReader:
         """What a sample holds, without its header."""
         return payload_of(self._p.objects, entry.flags, self._p.staging.value(entry.value))
 
+    def put_payload_into(self, room: memoryview, entry: Entry) -> bool:
+        """Fill `room` with what a sample holds, which is not kept; False, and nothing else, if that has another length."""
+        return put_payload_into(room, self._p.objects, entry.flags, self._p.staging.value(entry.value))
+
+    def is_here(self, entry: Entry) -> bool:
+        """Whether everything that a sample holds is stored here."""
+        return is_here(self._p.objects, entry.flags, self._p.staging.value(entry.value) if entry.flags else b"")
+
     def same_contents(self, old: Entry, new: Entry) -> bool:
         """Whether two versions of one name hold the same bytes; False may also mean that this cannot be told."""
         return same_contents(self._p.objects, old, new)
@@ -164,6 +186,17 @@ class WorkingReader:
     def count_samples(self, path: Path) -> int:
         """How many samples a directory holds: a walk of its staged rows only, and none again until something changes."""
         return self._surveyed(path).samples
+
+    def count_directories(self, path: Path, schema: Schema) -> int:
+        """How many directories with that schema lie in a directory: a walk of its staged rows, the committed ones only once."""
+        with self._p.index.read() as txn:
+            where = self._where(txn, path)
+            count = self._counts[where.base, schema]
+            for name, row in () if where.staged is None else self._p.staging.rows(txn, where.staged):
+                before = read.get(self._p.objects.node, where.base, name)
+                count += row.kind is not Kind.REMOVED and is_directory_of(row.head, schema)
+                count -= before is not None and is_directory_of(before[0], schema)
+            return count
 
     def is_small(self, path: Path, count: int) -> bool:
         """Whether a directory holds at most `count` samples, those that are staged in place of others counted twice.
@@ -234,18 +267,24 @@ class WorkingReader:
         return replace(entry, mtime=known.mtime or entry.mtime)
 
     def _where(self, txn: Txn, path: Path) -> Where:
-        generation = txn.get(GENERATION, db=self._p.index.meta)
-        seen, known = self._known
-        if seen != generation:
-            known = {}
-            self._known = (generation, known)
-        where = known.get(path)
+        return self._placed(txn, path, self._now_known(txn))
+
+    def _placed(self, txn: Txn, path: Path, known: Known) -> Where:
+        where = known.places.get(path)
         if where is None:
-            where = self._resolve(txn, path, known)
-            if len(known) > 10_000:
-                known.clear()
-            known[path] = where
+            where = self._resolve(txn, path, known.places)
+            if len(known.places) > 10_000:
+                known.places.clear()
+            known.places[path] = where
         return where
+
+    def _now_known(self, txn: Txn) -> Known:
+        """What is known of the branch as it is in this transaction: nothing, where anybody has changed anything."""
+        generation = txn.get(GENERATION, db=self._p.index.meta)
+        known = self._known
+        if known.generation != generation:
+            known = self._known = Known(generation, {})
+        return known
 
     def _resolve(self, txn: Txn, path: Path, known: dict[Path, Where]) -> Where:
         if not path:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from storage.disk.index import GENERATION, Txn, number_key
+from storage.disk.segments import SegmentKind, checksum
 from storage.entries import EntryWriter, split
 from storage.errors import (
     Conflict,
@@ -17,16 +18,19 @@ from storage.errors import (
     NotADirectory,
     NotFound,
 )
+from storage.model.chunking import CHUNK_MAX
 from storage.model.deltas import DELTA_MIN
 from storage.model.digest import Digest
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import (
+    CHUNKED,
     HEAD,
     PLAIN,
     Attributes,
     Author,
     Entry,
     Kind,
+    Place,
     Schema,
     encode_attributes,
     encode_head,
@@ -34,10 +38,16 @@ from storage.model.records import (
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
 from storage.stores.changes import Change, Found
 from storage.stores.contents import (
+    inline_max,
     store_payload,
 )
-from storage.stores.staging import STAGED_ID, LeafRow, decode_change
+from storage.stores.packing import Pending
+from storage.stores.single import write_row
+from storage.stores.staging import STAGED_ID, LeafRow, Where, decode_change
+from storage.tree import read
 from storage.tree.node import EMPTY
+
+_FACTS = 8  # bytes of a head that tell of kind, flags and attributes; behind them come size and time
 
 
 class ValueRow(NamedTuple):
@@ -126,6 +136,41 @@ class WorkingTree(EntryWriter):
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""
         self._put_encoded(directory, list(zip(names, repeat(head, len(names)), values, strict=True)))
 
+    def put_sample(self, directory: Path, schema: Schema, name: bytes, head: bytes, value: bytes) -> bool:
+        """Stage one inline sample whose head tells of no attributes, as `put_samples` does, in the case that comes most often.
+
+        False, and nothing is done, where more than its row may be needed: in a directory with another schema or of which
+        nothing is staged, during a merge, in place of anything but such a sample, and perhaps of the same one. NotFound,
+        NotADirectory.
+        """
+        p = self._p
+        with p.log.change(SegmentKind.JOURNAL) as txn:
+            known = self._now_known(txn)
+            if known.merging is None:
+                known.merging = self._merging(txn) is not None
+            where, root = self._placed(txn, directory, known), self._placed(txn, (), known)
+            if known.merging or where.staged is None or root.staged is None or where.schema != schema:
+                return False
+            old = self._row_or_base(txn, where, where.staged, name)
+            if old is not None:
+                if old[0][:_FACTS] != head[:_FACTS] or (isinstance(old[1], Place) and old[1].check == checksum(value)):
+                    return False  # its attributes are to be kept, or its bytes to be read
+                if old[1] == value:
+                    return True
+            row, new = (name, head, value), old is None
+            generation = write_row(
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, new=new
+            )
+        self._still_known(known, generation)
+        return True
+
+    def _row_or_base(self, txn: Txn, where: Where, staged: int, name: bytes) -> tuple[bytes, bytes | Place] | None:
+        """Head and value of what `name` is in a staged directory."""
+        row = self._p.staging.row(txn, staged, name)
+        if row is None:
+            return read.get(self._p.objects.node, where.base, name) if where.base != EMPTY else None
+        return None if row.kind is Kind.REMOVED else (row.head, row.value)
+
     def _put_encoded(self, directory: Path, rows: Sequence[LeafRow]) -> None:
         with self._change() as change:
             staged = change.directory(directory)
@@ -204,6 +249,24 @@ class WorkingTree(EntryWriter):
         before = self._predecessor(replaces) if len(data) > DELTA_MIN else ()
         flags, value = store_payload(self._p.objects, BytesSource(data), 0, 1, before, schema.compression)
         return Entry(Kind.SAMPLE, len(data), time.time_ns(), PLAIN, flags, value)
+
+    def pending(self, schema: Schema, data: Array | bytes, replaces: Path) -> Pending | None:
+        """A sample for `stores.packing`, to be stored with others; as `sample_entry` and `value_entry` take it, and as checked.
+
+        None where its contents are stored by themselves: short and very long ones, and those like a version before.
+        """
+        if isinstance(data, bytes):
+            nbytes, itemsize, shape = len(data), 1, None
+        else:
+            nbytes, itemsize, shape = data.nbytes, data.dtype.itemsize, data.shape
+        if not inline_max(itemsize, schema.compression) < nbytes <= CHUNK_MAX:
+            return None
+        if nbytes > DELTA_MIN and not schema.compression and self._predecessor(replaces):
+            return None
+        header = 0 if shape is None else len(canonical_header(schema.dtype, shape))
+        attributes = Attributes(shape=shape) if schema.variable else PLAIN
+        entry = Entry(Kind.SAMPLE, header + nbytes, time.time_ns(), attributes, CHUNKED)
+        return Pending(entry, itemsize, schema.compression)
 
     def put_nested(
         self, directory: Path, samples: Mapping[bytes, Sequence[tuple[bytes, Entry]]], schema: Schema

@@ -38,6 +38,7 @@ LAYERS = [
     ["storage.metadata"],
     ["storage.stacking", "storage.filling", "storage.widening"],
     [
+        "storage.dataset_views",
         "storage.dataset_reader",
         "storage.dataset_writer",
         "storage.nested_datasets",
@@ -48,8 +49,8 @@ LAYERS = [
     ["storage.planting"],
     ["storage.formats"],
     ["storage.importing", "storage.exporting", "storage.external"],
-    ["storage.checkout", "storage.files"],
     ["storage.reports"],
+    ["storage.checkout", "storage.files"],
     ["storage.repository"],
     ["storage.loaders", "storage.bulk", "storage.places"],
     ["storage.treants", "storage.pods"],
@@ -181,24 +182,17 @@ def test_the_top_level_stays_as_agreed():
 
 
 def undocumented(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The module, public classes and functions without a docstring; overloads share the one that follows.
-
-    What stands inside a function or a private class is nobody else's to call.
+    """The module, and the classes and functions without a docstring, wherever they stand, whose names begin with no
+    underscore; overloads share the one that follows.
     """
     if not ast.get_docstring(tree):
         yield 1, "the module"
-    todo: list[ast.Module | ast.ClassDef] = [tree]
-    for holder in todo:
-        for node in holder.body:
-            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                continue
-            if node.name.startswith("_"):
-                continue
-            overloaded = any("overload" in ast.unparse(decorator) for decorator in node.decorator_list)
-            if not ast.get_docstring(node) and not overloaded:
-                yield node.lineno, node.name
-            if isinstance(node, ast.ClassDef):
-                todo.append(node)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        overloaded = any("overload" in ast.unparse(decorator) for decorator in node.decorator_list)
+        if not ast.get_docstring(node) and not overloaded:
+            yield node.lineno, node.name
 
 
 @pytest.mark.parametrize("package", ["storage", "fusefs"])

@@ -1,5 +1,5 @@
 """`python -m fusefs.cli`: the same as `arborfs`, whatever PATH says."""
 
-from fusefs.cli.commands import main
+from fusefs.cli import main
 
-main(prog_name="arborfs")
+main()

@@ -9,6 +9,7 @@ from fusefs.cli.completion import paths as paths_below
 from fusefs.cli.location import Location, tree_path
 from fusefs.cli.output import counted, json_option, print_json, printable, shown
 from storage.model.digest import hexed
+from storage.model.names import path_text
 from storage.restoring import restore as restore_entry
 
 
@@ -68,12 +69,20 @@ def reset(location: Location, revision: str, soft: bool, hard: bool, branch: str
 )
 @click.option("--remove", is_flag=True, help="Remove a path that the revision does not have.")
 @click.option("--branch", shell_complete=branches, help="The branch to bring them back on. Default: as for status.")
+@json_option
 @click.pass_obj
-def restore(location: Location, paths: tuple[str, ...], revision: str | None, remove: bool, branch: str | None) -> None:
+def restore(
+    location: Location,
+    paths: tuple[str, ...],
+    revision: str | None,
+    remove: bool,
+    branch: str | None,
+    as_json: bool,
+) -> None:
     """Put the files and directories PATHS back as committed. What comes back is staged.
 
-    PATHS begin at the top of the tree; `.` is everything. A directory comes back whole: what it holds beyond what was committed
-    goes, staged or not. No branch moves.
+    PATHS begin at the top of the tree, wherever you stand; `.` is everything. A directory comes back whole: what it
+    holds beyond what was committed goes, staged or not. No branch moves.
 
     \b
     Example:
@@ -84,6 +93,11 @@ def restore(location: Location, paths: tuple[str, ...], revision: str | None, re
         branch = branch or location.branch(engine)
         tree = engine.working_tree(branch)
         snapshot = engine.snapshot(engine.resolve(revision or branch))
-        for path in map(tree_path, paths):
+        restored = [tree_path(path) for path in paths]
+        for path in restored:
             restore_entry(tree, snapshot, path, remove=remove)
-            click.echo(f"Restored {shown(path)} from {engine.abbreviation(snapshot.commit)}")
+            if not as_json:
+                click.echo(f"Restored {shown(path)} from {engine.abbreviation(snapshot.commit)}")
+        if as_json:
+            commit = hexed(snapshot.commit)
+            print_json({"branch": branch, "commit": commit, "restored": [path_text(path) for path in restored]})

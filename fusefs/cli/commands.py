@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from fusefs.cli.interrupts import INTERRUPTED, raise_again
 from fusefs.cli.location import Location
-from fusefs.cli.output import INTERRUPTED
 from storage.errors import ArborError
 
 EXIT_CODES = """\b
@@ -66,7 +66,7 @@ COMMANDS = {
     "du": "space:du",
     "gc": "space:gc",
     "writer-lock": "writer_lock:writer_lock",
-    "completion": "completion:completion",
+    "completion": "shells:completion",
 }
 """Each command's module in this package, and its name there. What is not called is not imported: that would take longer
 than most commands do.
@@ -92,7 +92,7 @@ class Commands(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, or complete what a shell asks for."""
         if "_ARBORFS_COMPLETE" in os.environ:
-            import_module("fusefs.cli.completion")  # our bash part registers itself with click
+            import_module("fusefs.cli.shells")  # ours take the place of click's
         return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -138,6 +138,7 @@ def main(context: click.Context, repository: Path | None) -> None:
       arborfs -C data commit -m "first measurements"
       arborfs umount /mnt/data
     """
+    raise_again()  # the command is imported, and from here on may have something to finish
     if os.environ.get("NO_COLOR"):
         context.color = False
     context.obj = Location(repository)

@@ -1,4 +1,4 @@
-"""Completion in the shell: what may stand where, and `arborfs completion`, which prints a shell's part of it.
+"""Completion in the shell: what may stand where.
 
 A shell asks at every press of a key, so nothing here reads more of a repository than what begins as the word does:
 names come out of the tree in order, from the first that fits. Whatever is wrong (no repository, no such branch) there
@@ -13,17 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import click
-from click.shell_completion import (
-    BashComplete,
-    CompletionItem,
-    ShellComplete,
-    add_completion_class,
-    get_completion_class,
-    split_arg_string,
-)
+from click.shell_completion import CompletionItem
 
 from fusefs.cli.location import Location, split_object, tree_path
-from storage.dataset_reader import dataset_path
+from storage.dataset_reader import known_path
 from storage.engine import Engine
 from storage.errors import Ambiguous, ArborError, NotFound
 from storage.model.digest import hexed
@@ -34,9 +27,6 @@ from storage.worktree import WorkingTree
 
 OFFERED = 200
 """Where more names than this fit, the different ways to go on by one character are offered instead."""
-
-PROGRAM = "arborfs"
-VARIABLE = "_ARBORFS_COMPLETE"
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Finder = Callable[[click.Context, Location, Engine, str], Iterable[str]]
@@ -140,7 +130,7 @@ def files_then_dataset(context: click.Context, parameter: click.Parameter, incom
 @_offering
 def samples(context: click.Context, location: Location, engine: Engine, incomplete: str) -> Iterable[str]:
     """The keys of the dataset that was named."""
-    return _samples(_tree(context, location, engine), dataset_path(context.params.get("dataset")), incomplete)
+    return _samples(_tree(context, location, engine), known_path(context.params.get("dataset")), incomplete)
 
 
 @_offering
@@ -224,78 +214,3 @@ def _ways(tree: Snapshot | WorkingTree, path: Path, begun: str, taken: Taken) ->
         if way != last:
             yield way
         last = way
-
-
-# The shells' part
-
-_BASH = """\
-%(complete_func)s() {
-    local IFS=' ' line=${COMP_LINE:0:COMP_POINT} answer
-    [[ -n $line ]] || line=${COMP_WORDS[*]:0:COMP_CWORD+1}
-    COMPREPLY=()
-    while IFS= read -r answer; do
-        case $answer in
-            plain,*) COMPREPLY+=("${answer#*,}") ;;
-            file,*) compopt -o default 2>/dev/null ;;
-            dir,*) compopt -o dirnames 2>/dev/null ;;
-            nospace,*) compopt -o nospace 2>/dev/null ;;
-        esac
-    done < <(COMP_LINE=$line COMP_WORD=${COMP_WORDS[COMP_CWORD]} %(complete_var)s=bash_complete "${1/#\\~/$HOME}" 2>/dev/null)
-}
-
-complete -o nosort -F %(complete_func)s %(prog_name)s
-"""
-
-_SPECIAL = re.compile(r"""([\s\\'"$`&|;<>()*?\[\]!#{}])""")
-
-
-class _Bash(BashComplete):
-    """Completion in bash that keeps a word together which bash takes apart, as `main:images`, and quotes what must be."""
-
-    source_template = _BASH
-
-    def source(self) -> str:
-        """The script; any bash that Linux systems have is new enough for it."""
-        return ShellComplete.source(self)
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        """The words of the line up to the cursor, and the one that is being typed."""
-        if "COMP_LINE" not in os.environ:
-            return super().get_completion_args()
-        # Something to end the last word with: it may be empty, or end in a blank that is quoted.
-        *words, last = split_arg_string(os.environ["COMP_LINE"] + ".")
-        return words[1:], last[:-1]
-
-    def format_completion(self, item: CompletionItem) -> str:
-        """One line of the answer: what replaces the part of the word that bash itself takes for the word."""
-        if "COMP_LINE" not in os.environ or item.type != "plain":
-            return super().format_completion(item)
-        _, word = self.get_completion_args()
-        typed = os.environ.get("COMP_WORD", "")
-        value = str(item.value)
-        if ":" in word and (typed == ":" or ":" not in typed):
-            value = value[word.rindex(":") + 1 :]
-        return "plain," + (value if typed.startswith(('"', "'")) else _SPECIAL.sub(r"\\\1", value))
-
-
-add_completion_class(_Bash)
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes what is typed in SHELL. Commands, options, branches, tags, revisions, paths,
-    datasets and samples are completed.
-
-    Put the first line below into ~/.bashrc; for zsh the same with zsh into ~/.zshrc; for fish, write the script to
-    ~/.config/fish/completions/arborfs.fish.
-
-    \b
-    Example:
-      eval "$(arborfs completion bash)"
-      arborfs completion fish
-    """
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(context.find_root().command, {}, PROGRAM, VARIABLE).source())

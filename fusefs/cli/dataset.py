@@ -13,7 +13,7 @@ from fusefs.cli.completion import branches, datasets, revisions
 from fusefs.cli.location import Location
 from fusefs.cli.output import json_option, list_by_default, print_json, print_table, printable
 from fusefs.cli.show import schema_json, schema_text
-from storage.dataset_reader import dataset_name, dataset_path
+from storage.dataset_reader import dataset_name, known_path
 from storage.datasets import Datasets, dataset_paths
 from storage.errors import NotFound
 from storage.model.chunking import COMPRESSIONS
@@ -145,8 +145,9 @@ def create_dataset(
 @dataset.command("remove")
 @click.argument("name", shell_complete=datasets)
 @click.option("--branch", shell_complete=branches, help="Remove it from this branch. Default: as for status.")
+@json_option
 @click.pass_obj
-def remove_dataset(location: Location, name: str, branch: str | None) -> None:
+def remove_dataset(location: Location, name: str, branch: str | None, as_json: bool) -> None:
     """Remove the dataset NAME with its samples. Datasets inside of it stay; commits keep theirs.
 
     \b
@@ -154,16 +155,21 @@ def remove_dataset(location: Location, name: str, branch: str | None) -> None:
       arborfs -C data dataset remove images
     """
     with location.open() as engine:
-        Datasets(Session(engine.working_tree(branch or location.branch(engine)))).remove_dset(name)
-    click.echo(f"Successfully removed dataset: {printable(name)}")
+        branch = branch or location.branch(engine)
+        Datasets(Session(engine.working_tree(branch))).remove_dset(name)
+    if as_json:
+        print_json({"branch": branch, "name": name})
+    else:
+        click.echo(f"Successfully removed dataset: {printable(name)}")
 
 
 @dataset.command("rename")
 @click.argument("old", shell_complete=datasets)
 @click.argument("new")
 @click.option("--branch", shell_complete=branches, help="Rename it on this branch. Default: as for status.")
+@json_option
 @click.pass_obj
-def rename_dataset(location: Location, old: str, new: str, branch: str | None) -> None:
+def rename_dataset(location: Location, old: str, new: str, branch: str | None, as_json: bool) -> None:
     """Give the dataset OLD the name NEW, with all that is in it. Costs the same whatever its size.
 
     \b
@@ -171,10 +177,14 @@ def rename_dataset(location: Location, old: str, new: str, branch: str | None) -
       arborfs -C data dataset rename images photos
     """
     with location.open() as engine:
-        tree = engine.working_tree(branch or location.branch(engine))
-        require_dataset(tree, dataset_path(old))
+        branch = branch or location.branch(engine)
+        tree = engine.working_tree(branch)
+        require_dataset(tree, known_path(old))
         Datasets(Session(tree)).rename(old, new)
-    click.echo(f"Dataset {printable(old)} is now {printable(new)}")
+    if as_json:
+        print_json({"branch": branch, "old": old, "new": new})
+    else:
+        click.echo(f"Dataset {printable(old)} is now {printable(new)}")
 
 
 def require_dataset(tree: Snapshot | WorkingReader, path: Path) -> Schema:

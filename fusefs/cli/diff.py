@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from fusefs.cli.completion import paths, revisions
-from fusefs.cli.location import Location
+from fusefs.cli.location import Location, tree_path
 from fusefs.cli.output import counted, json_option, json_time, print_json, print_table, printable, shown, size_text
 from fusefs.cli.show import DEFAULT_MODES, schema_json, schema_text
 from storage.engine import Engine
@@ -74,6 +74,8 @@ def diff(
 ) -> None:
     """Tell what must change to come from A to B. With PATH, only what is at and below it.
 
+    PATH begins at the top of the tree, wherever you stand; `.` is everything.
+
     A and B are revisions as for log, or a branch with a + behind it, which means its working tree, staged work
     included; + alone is the branch you stand in. Without B, A is compared with that working tree; without both, its
     last commit is: that is what is staged. Of arrays it is told how many elements differ, and by how much; of short
@@ -90,8 +92,7 @@ def diff(
     location: Location = context.obj
     with location.open() as engine:
         sides = _sides(location, engine, old, new)
-        inside = tuple(name for name in path.encode("utf-8", "surrogateescape").split(b"/") if name)
-        found = engine.compared(sides.old, sides.new, inside)
+        found = engine.compared(sides.old, sides.new, tree_path(path))
         if as_json:
             _print_json(sides, found)
         elif stat:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fusefs.cli.output import json_option, print_json
 from storage.config import folder
 from storage.engine import Engine
 from storage.model.records import Author
@@ -29,7 +30,8 @@ def _asked(given: str | None, question: str, option: str) -> str:
 @click.option(
     "--overwrite", is_flag=True, help="Delete the repository that is there first, with all its history, for ever."
 )
-def init(path: Path, name: str | None, email: str | None, overwrite: bool) -> None:
+@json_option
+def init(path: Path, name: str | None, email: str | None, overwrite: bool, as_json: bool) -> None:
     """Make a repository in the folder PATH (default: here).
 
     Everything it keeps goes to PATH/.arborfs. Name and email stand in every commit made in it; on a terminal,
@@ -43,4 +45,7 @@ def init(path: Path, name: str | None, email: str | None, overwrite: bool) -> No
     if overwrite:
         delete_data(folder(path))
     Engine.create(path, author).close()
-    click.echo(f"Repository made at {path.absolute() / '.arborfs'}")
+    if as_json:
+        print_json({"repository": str(path.absolute()), "author": {"name": author.name, "email": author.email}})
+    else:
+        click.echo(f"Repository made at {path.absolute() / '.arborfs'}")

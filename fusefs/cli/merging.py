@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from fusefs.cli.completion import branches, revisions
-from fusefs.cli.location import Location
+from fusefs.cli.location import Location, tree_path
 from fusefs.cli.output import counted, json_option, print_json, printable, shown
 from storage.engine import Engine
 from storage.errors import OpenConflicts
 from storage.merging import CHOICES, Choice, Conflict, MergeResult, MergeState, Outcome
 from storage.model.digest import hexed
-from storage.model.names import path_text, split_path
+from storage.model.names import path_text
 
 message_option = click.option(
     "-m", "--message", default="", help="The commit's message. Default: one that says what is done."
@@ -39,8 +39,12 @@ def merging_text(state: MergeState, conflicts: Sequence[Conflict]) -> str:
 
 def merging_json(state: MergeState, conflicts: Sequence[Conflict]) -> dict[str, Any]:
     """A merge that is under way, for programs."""
-    listed = [{"path": path_text(conflict.path), "conflict": conflict.word} for conflict in conflicts]
-    return {"what": state.what, "theirs": state.theirs, "conflicts": listed}
+    return {"what": state.what, "theirs": state.theirs, "conflicts": conflicts_json(conflicts)}
+
+
+def conflicts_json(conflicts: Sequence[Conflict]) -> list[dict[str, str]]:
+    """Open conflicts for programs."""
+    return [{"path": path_text(conflict.path), "conflict": conflict.word} for conflict in conflicts]
 
 
 @click.command()
@@ -155,8 +159,7 @@ def cherry_pick(
 def _report(engine: Engine, branch: str, result: MergeResult, as_json: bool) -> None:
     """Print what became of it; OpenConflicts, for exit code 4, where conflicts are left."""
     if as_json:
-        listed = [{"path": path_text(conflict.path), "conflict": conflict.word} for conflict in result.conflicts]
-        tip = hexed(result.commit) if result.commit else None
+        tip, listed = hexed(result.commit) if result.commit else None, conflicts_json(result.conflicts)
         print_json({"branch": branch, "outcome": str(result.outcome), "commit": tip, "conflicts": listed})
     elif result.commit is None or result.outcome is Outcome.ALREADY:
         click.echo(f"Nothing to do: {branch} has all of it.")
@@ -178,9 +181,12 @@ def _report(engine: Engine, branch: str, result: MergeResult, as_json: bool) -> 
 @click.option("--theirs", "choice", flag_value="theirs", help="Take what is merged into it.")
 @click.option("--delete", "choice", flag_value="delete", help="Remove it.")
 @branch_option
+@json_option
 @click.pass_obj
-def resolve(location: Location, paths: tuple[str, ...], choice: Choice | None, branch: str | None) -> None:
-    """Settle conflicts of the merge that is under way. Each PATH is one that status lists.
+def resolve(
+    location: Location, paths: tuple[str, ...], choice: Choice | None, branch: str | None, as_json: bool
+) -> None:
+    """Settle conflicts of the merge that is under way. Each PATH is one that status lists, from the top of the tree.
 
     \b
     Example:
@@ -189,8 +195,14 @@ def resolve(location: Location, paths: tuple[str, ...], choice: Choice | None, b
     if choice not in CHOICES:
         raise click.UsageError("Say how: --ours, --theirs or --delete.")
     with location.open() as engine:
-        merging = engine.merging(branch or location.branch(engine))
-        for path in paths:
-            merging.resolve(split_path(path), choice)
-        left = len(merging.conflicts())
-    click.echo(f"{counted(left, 'conflict')} left." if left else "All conflicts are resolved: commit the merge.")
+        branch = branch or location.branch(engine)
+        merging = engine.merging(branch)
+        resolved = [tree_path(path) for path in paths]
+        for path in resolved:
+            merging.resolve(path, choice)
+        left = merging.conflicts()
+    if as_json:
+        print_json({"branch": branch, "resolved": list(map(path_text, resolved)), "conflicts": conflicts_json(left)})
+    else:
+        told = f"{counted(len(left), 'conflict')} left." if left else "All conflicts are resolved: commit the merge."
+        click.echo(told)

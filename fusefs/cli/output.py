@@ -18,9 +18,6 @@ from storage.model.texts import printable as printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
-
 NARROWEST = 8
 """A column of a table is not made narrower than this many cells, however narrow the terminal is."""
 _GAP = "  "

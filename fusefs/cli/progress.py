@@ -43,6 +43,7 @@ class _Line:
         self._next = 0.0
 
     def show(self, done: int, total: int) -> None:
+        """Write the line anew, unless it is young."""
         now = time.monotonic()
         if now < self._next:
             return

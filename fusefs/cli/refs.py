@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from fusefs.cli.completion import branches, revisions, tags
@@ -133,8 +135,9 @@ def delete_branch(location: Location, name: str, force: bool, as_json: bool) -> 
 @branch.command("rename")
 @click.argument("old", shell_complete=branches)
 @click.argument("new")
+@json_option
 @click.pass_obj
-def rename_branch(location: Location, old: str, new: str) -> None:
+def rename_branch(location: Location, old: str, new: str, as_json: bool) -> None:
     """Give the branch OLD the name NEW. What is staged on it goes along.
 
     \b
@@ -143,13 +146,18 @@ def rename_branch(location: Location, old: str, new: str) -> None:
     """
     with location.open() as engine:
         engine.rename_branch(old, new)
-    click.echo(f"Branch {old} is now {new}")
+        tip = engine.branches()[new]
+    if as_json:
+        print_json({"old": old, "new": new, "commit": hexed(tip) if tip else None})
+    else:
+        click.echo(f"Branch {old} is now {new}")
 
 
 @branch.command("default")
 @click.argument("name", shell_complete=branches)
+@json_option
 @click.pass_obj
-def default_branch(location: Location, name: str) -> None:
+def default_branch(location: Location, name: str, as_json: bool) -> None:
     """Make NAME the default branch: the one that HEAD points to. The same as checkout.
 
     \b
@@ -157,14 +165,25 @@ def default_branch(location: Location, name: str) -> None:
       arborfs -C data branch default calibrated
     """
     with location.open() as engine:
-        engine.set_head(name)
-    click.echo(f"The default branch is now {name}")
+        moved = _head_moved(engine, name)
+    if as_json:
+        print_json(moved)
+    else:
+        click.echo(f"The default branch is now {name}")
+
+
+def _head_moved(engine: Engine, branch: str) -> dict[str, Any]:
+    """Make `branch` the default one. For programs: that, the branch that was left, and the number of changes staged there."""
+    left = engine.head()
+    engine.set_head(branch)
+    return {"branch": branch, "left": left, "staged": len(engine.working_tree(left).status())}
 
 
 @click.command()
 @click.argument("branch", shell_complete=branches)
+@json_option
 @click.pass_obj
-def checkout(location: Location, branch: str) -> None:
+def checkout(location: Location, branch: str, as_json: bool) -> None:
     """Make BRANCH the one that HEAD points to. Commands work on it where none is named.
 
     What is staged stays staged on its own branch: nothing has to be committed first, and no file changes. In a mount,
@@ -175,12 +194,13 @@ def checkout(location: Location, branch: str) -> None:
       arborfs -C data checkout experiment
     """
     with location.open() as engine:
-        before = engine.head()
-        engine.set_head(branch)
-        staged = len(engine.working_tree(before).status()) if before != branch else 0
+        moved = _head_moved(engine, branch)
+    if as_json:
+        print_json(moved)
+        return
     click.echo(f"Writer checkout head set to branch: {branch}")
-    if staged:
-        click.echo(f"{counted(staged, 'change')} staged on {before} stay there.")
+    if moved["staged"] and moved["left"] != branch:
+        click.echo(f"{counted(moved['staged'], 'change')} staged on {moved['left']} stay there.")
 
 
 @click.group(invoke_without_command=True)
@@ -251,8 +271,9 @@ def create_tag(location: Location, name: str, revision: str | None, message: str
 
 @tag.command("delete")
 @click.argument("name", shell_complete=tags)
+@json_option
 @click.pass_obj
-def delete_tag(location: Location, name: str) -> None:
+def delete_tag(location: Location, name: str, as_json: bool) -> None:
     """Delete the tag NAME; the commit stays.
 
     \b
@@ -260,5 +281,9 @@ def delete_tag(location: Location, name: str) -> None:
       arborfs -C data tag delete v1.0
     """
     with location.open() as engine:
+        gone = engine.tag(name)
         engine.remove_tag(name)
-    click.echo(f"Tag {name} deleted")
+    if as_json:
+        print_json(_tag_json(name, gone))
+    else:
+        click.echo(f"Tag {name} deleted")

@@ -14,8 +14,9 @@ import click
 
 from fusefs.cli.completion import branches, files_then_dataset, objects, samples_below
 from fusefs.cli.dataset import require_dataset
+from fusefs.cli.interrupts import INTERRUPTED
 from fusefs.cli.location import Location, split_object
-from fusefs.cli.output import INTERRUPTED, counted, json_option, print_json, printable
+from fusefs.cli.output import counted, json_option, print_json, printable
 from storage.exporting import export_tree
 from storage.formats.base import By
 from storage.formats.registry import NAMES

@@ -15,7 +15,7 @@ from fusefs.cli.dataset import require_dataset
 from fusefs.cli.location import Location
 from fusefs.cli.output import counted, json_option, print_json, printable, terminal_width
 from fusefs.cli.picture import can_be_drawn, looks_like_image, numbers, picture
-from storage.dataset_reader import dataset_path
+from storage.dataset_reader import known_path
 from storage.datasets import Datasets
 from storage.model.samples import Array
 from storage.session import Session
@@ -52,7 +52,7 @@ def view(location: Location, dataset: str, sample: str, revision: str, drawn: bo
     """
     with location.open() as engine:
         tree = location.tree(engine, revision)
-        require_dataset(tree, dataset_path(dataset))
+        require_dataset(tree, known_path(dataset))
         found = Datasets(Session(tree))[dataset]
         key, _, below = sample.partition("/")
         value = found[key] if not below else found[key][below]

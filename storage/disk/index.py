@@ -11,14 +11,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import lmdb
 import msgspec
 
-from storage.errors import Corrupt, StorageFailed, StorageFull
+from storage.errors import Closed, Corrupt, StorageFailed, StorageFull
 
 Table = Any
 
@@ -98,16 +97,18 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._closed = False
         self._open()
 
     def _open(self) -> None:
-        self._pid = os.getpid()
         try:
             self._key, self._env, tables = _borrow(self.folder)
             for name, table in tables.items():
                 setattr(self, name, table)
         except (lmdb.Error, OSError) as error:
             raise Corrupt(f"the index cannot be opened: {error}", where=str(self.folder)) from error
+        # Last: who finds it takes the environment for that of this process, in another thread at this very moment.
+        self._pid = os.getpid()
 
     def environment(self) -> lmdb.Environment:
         """The LMDB environment of this process."""
@@ -121,21 +122,11 @@ class Index:
         """A snapshot of all tables, as the target of a `with` statement."""
         return _Snapshot(self)
 
-    @contextmanager
-    def write(self) -> Iterator[Txn]:
-        """One atomic change of the tables, alone among all processes; nothing of it stays if the block raises."""
-        try:
-            with self.environment().begin(write=True) as txn:
-                yield cast(Txn, txn)
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise StorageFull(f"the index cannot be written: {error}") from error
-        except (lmdb.Error, *UNREADABLE) as error:
-            if "No space left" in str(error):
-                raise StorageFull(f"the index cannot be written: {error}") from error
-            raise Corrupt(
-                f"the index cannot be changed: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self.folder),
-            ) from error
+    def write(self) -> Writing:
+        """One atomic change of the tables, as the target of a `with` statement: alone among all processes, and nothing of it
+        stays if the block raises.
+        """
+        return Writing(self)
 
     def sync(self) -> None:
         """Make the index itself survive power loss; needed only before it is marked clean. StorageFailed."""
@@ -144,8 +135,18 @@ class Index:
         except lmdb.Error as error:
             raise StorageFailed(f"the index cannot be synced to disk: {error}") from error
 
+    def trouble(self, what: str, error: BaseException) -> Closed | Corrupt:
+        """What it means that the index cannot be read or changed: another thread has closed it, or it is damaged."""
+        if self._closed:
+            return Closed("The repository has been closed by another thread in the middle of this call.")
+        return Corrupt(
+            f"the index cannot be {what}: {error}; close the repository everywhere and run `arborfs rebuild`",
+            where=str(self.folder),
+        )
+
     def close(self) -> None:
-        """Let go of the environment."""
+        """Let go of the environment. What other threads do with it then raises Closed."""
+        self._closed = True
         if self._pid == os.getpid():
             _give_back(self._key)
 
@@ -171,7 +172,7 @@ class Index:
         """
         last = self.number(txn, b"sequence")
         clock = self.number(txn, b"sequence-base") + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        sequence = max(last + 1, clock)
+        sequence = clock if clock > last else last + 1
         self.set_number(txn, b"sequence", sequence)
         return sequence
 
@@ -202,16 +203,50 @@ class _Snapshot:
     def __enter__(self) -> Txn:
         index = self._index
         environment = index._env if index._pid == os.getpid() else index.environment()
-        self._txn = environment.begin()
+        try:
+            self._txn = environment.begin()
+        except lmdb.Error as error:
+            raise index.trouble("read", error) from error
         return cast(Txn, self._txn)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._txn.abort()
         if isinstance(error, (lmdb.Error, *UNREADABLE)):
-            raise Corrupt(
-                f"the index cannot be read: {error}; close the repository everywhere and run `arborfs rebuild`",
-                where=str(self._index.folder),
-            ) from error
+            raise self._index.trouble("read", error) from error
+
+
+class Writing:
+    """A write transaction for a `with` block. A class, as a snapshot is."""
+
+    __slots__ = ("_index", "_txn")
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __enter__(self) -> Txn:
+        """Wait until no other process changes the tables. StorageFull, Corrupt."""
+        try:
+            self._txn = self._index.environment().begin(write=True)
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+        return cast(Txn, self._txn)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Make the change, or none of it if the block raised."""
+        if error is None:
+            try:
+                self._txn.commit()
+            except lmdb.Error as failed:
+                raise self._failure(failed) from failed
+            return
+        self._txn.abort()
+        if isinstance(error, (lmdb.Error, *UNREADABLE)):
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> Exception:
+        if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or "No space left" in str(error):
+            return StorageFull(f"the index cannot be written: {error}")
+        return self._index.trouble("changed", error)
 
 
 # LMDB allows one environment a process and folder, so engines on one repository share it. It is the only thing they share.

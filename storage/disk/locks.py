@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -53,40 +53,38 @@ def this_process() -> Owner:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path` alone among all processes and threads; waits for it."""
-    fd = files.open_file(path, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def together(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def alone_at_once(path: Path) -> Iterator[bool]:
-    """Like `alone`, without waiting: whether the lock was free."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _held(path: Path, flags: int, operation: int) -> Iterator[bool]:
+    """Open the lock file at `path` and hold it as flock's `operation` says; whether it could be had."""
+    fd = files.open_file(path, flags)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, operation)
             free = True
         except BlockingIOError:
             free = False
         yield free
     finally:
         os.close(fd)
+
+
+def alone(path: Path) -> AbstractContextManager[bool]:
+    """Hold the lock file at `path` alone among all processes and threads; waits for it. StorageFailed, also for a link."""
+    return _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+
+
+def together(path: Path) -> AbstractContextManager[bool]:
+    """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it. Errors as `alone`."""
+    return _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH)
+
+
+def alone_at_once(path: Path) -> AbstractContextManager[bool]:
+    """Like `alone`, without waiting: whether the lock was free."""
+    return _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def alone_if_there(path: Path) -> AbstractContextManager[bool]:
+    """Like `alone_at_once`, of a file that need not be one for locks and is never made. FileNotFoundError, too."""
+    return _held(path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 PATIENCE = 5.0

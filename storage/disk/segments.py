@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import xxhash
 
 from storage.disk import files
@@ -35,6 +37,15 @@ FILE_SIZE = 40
 _RECORD = struct.Struct("<4sBBHIIQ32sQ")
 _MAGIC = b"arb\x01"
 RECORD_SIZE = _RECORD.size + 8
+# The same, as numpy reads many of them at once: what every reader checks.
+_RECORDS = np.dtype(
+    {
+        "names": ["magic", "length", "digest"],
+        "formats": ["V4", "<u4", "V32"],
+        "offsets": [0, 8, 24],
+        "itemsize": RECORD_SIZE,
+    }
+)
 _FILE_NAME = re.compile(r"[0-9a-f]{8}\.(log|journal)", re.ASCII)
 _CHECK = struct.Struct("<Q")
 _GAP, _SPAN = 4096, 1 << 22  # places this close are read together, this many bytes at most
@@ -63,8 +74,7 @@ class SegmentKind(IntEnum):
     JOURNAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record to append: its payload comes in parts, already packed by `codec` from `raw_length` bytes."""
 
     kind: RecordKind
@@ -274,25 +284,34 @@ class Segments:
 
     def read_many(self, places: Sequence[Place]) -> list[bytes]:
         """The bytes at each place, in the order given; places close together are read at once."""
-        order = sorted(range(len(places)), key=lambda i: (places[i].segment, places[i].offset))
         out: list[bytes] = [b""] * len(places)
-        at = 0
-        while at < len(order):
-            first = places[order[at]]
-            last, stop = first.offset + first.length, at + 1
-            while stop < len(order):
-                place = places[order[stop]]
-                reaches = max(last, place.offset + place.length)
-                if place.segment != first.segment or place.offset - last > _GAP or reaches - first.offset > _SPAN:
-                    break
-                last, stop = reaches, stop + 1
-            block = self.read(Place(first.segment, first.offset, last - first.offset))
-            base = first.offset
-            for i in order[at:stop]:
+        for order, block, base in self._blocks([(place.segment, place.offset, place.length) for place in places]):
+            for i in order:
                 start = places[i].offset - base
                 out[i] = block[start : start + places[i].length]
-            at = stop
         return out
+
+    def _blocks(
+        self, places: Sequence[tuple[int, int, int]], before: int = 0
+    ) -> Iterator[tuple[Sequence[int], bytes, int]]:
+        """What lies at these places (segment, offset, length), and so many bytes `before` each: together where close.
+
+        Gives, for each time that the file is read, the numbers of these places, the bytes, and where in the file they begin.
+        """
+        order = sorted(range(len(places)), key=places.__getitem__)
+        at = 0
+        while at < len(order):
+            segment, first, length = places[order[at]]
+            first -= before
+            last, stop = first + before + length, at + 1
+            while stop < len(order):
+                where, offset, length = places[order[stop]]
+                reaches = max(last, offset + length)
+                if where != segment or offset - before - last > _GAP or reaches - first > _SPAN:
+                    break
+                last, stop = reaches, stop + 1
+            yield order[at:stop], self.read(Place(segment, first, last - first)), first
+            at = stop
 
     def read(self, place: Place) -> bytes:
         """The bytes at `place`; Corrupt where the file is gone or too short. Checks nothing else."""
@@ -313,12 +332,23 @@ class Segments:
         _require(data, place, digest)
         return memoryview(data)[RECORD_SIZE:]
 
-    def read_objects(self, places: Sequence[Place], digests: Sequence[Digest]) -> list[memoryview]:
-        """What `read_object` gives for each of these; those close together are read at once."""
-        found = self.read_many([_with_header(place) for place in places])
-        for data, place, digest in zip(found, places, digests, strict=True):
-            _require(data, place, digest)
-        return [memoryview(data)[RECORD_SIZE:] for data in found]
+    def read_objects(self, places: Sequence[tuple[int, int, int]], digests: Sequence[Digest]) -> list[memoryview]:
+        """What `read_object` gives for each of these places, which are segment, offset and length; nothing is copied.
+
+        Those close together are read at once, and stay in memory together as long as one of them is used.
+        """
+        if places and min(place[1] for place in places) < FILE_SIZE + RECORD_SIZE:
+            raise Corrupt("no record's payload begins so early in a segment")
+        headers, found = [b""] * len(places), [memoryview(b"")] * len(places)
+        for order, block, base in self._blocks(places, RECORD_SIZE):
+            view = memoryview(block)
+            for i in order:
+                _, offset, length = places[i]
+                start = offset - base
+                headers[i] = block[start - RECORD_SIZE : start]
+                found[i] = view[start : start + length]
+        _require_all(b"".join(headers), [place[2] for place in places], digests)
+        return found
 
     def object_at_once(self, place: Place, digest: Digest) -> memoryview | None:
         """The same if the kernel has it in memory; None where the disk, or an error, is in the way."""
@@ -398,6 +428,14 @@ def _with_header(place: Place) -> Place:
 def _require(data: bytes | bytearray, place: Place, digest: Digest) -> None:
     magic, _, _, _, length, _, _, found, _ = _RECORD.unpack_from(data)
     if magic != _MAGIC or length != place.length or found != digest:
+        raise Corrupt("the index leads to another record, or to none: run `arborfs rebuild`")
+
+
+def _require_all(headers: bytes, lengths: Sequence[int], digests: Sequence[Digest]) -> None:
+    """What `_require` does for each of these headers, which lie one behind the other."""
+    table = np.frombuffer(headers, _RECORDS)
+    same = table["magic"].tobytes() == _MAGIC * len(digests) and table["digest"].tobytes() == b"".join(digests)
+    if not same or table["length"].tolist() != lengths:
         raise Corrupt("the index leads to another record, or to none: run `arborfs rebuild`")
 
 

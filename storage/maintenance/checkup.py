@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from storage.config import folder, read_config
 from storage.disk.index import Index
+from storage.disk.locks import alone_if_there
 from storage.disk.segments import FILE_SIZE, Segments, parse_file_header
 from storage.errors import ArborError
 from storage.home import index_trouble
@@ -135,20 +135,11 @@ def _index(home: Path) -> Iterator[Finding]:
 @contextmanager
 def _alone(home: Path) -> Iterator[bool | None]:
     """Whether nobody has the repository open, nor can open it while the block runs; None where that is not known."""
-    try:
-        lock = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield True
-        return
-    except OSError:
-        yield None
-        return
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone: bool | None = stack.enter_context(alone_if_there(home / "lock"))
+        except FileNotFoundError:
             alone = True
-        except BlockingIOError:
-            alone = False
+        except OSError:
+            alone = None
         yield alone
-    finally:
-        os.close(lock)

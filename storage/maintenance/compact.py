@@ -8,11 +8,10 @@ rebuild in between finds records twice and takes one of each.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, pairwise
@@ -22,6 +21,7 @@ import numpy as np
 
 from storage.disk import files
 from storage.disk.index import Txn, number_key
+from storage.disk.locks import alone_if_there
 from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, Segment, SegmentKind
 from storage.errors import Corrupt, StorageFailed
 from storage.model.records import Place
@@ -116,16 +116,10 @@ def preview(parts: Parts, dying: Set[bytes], report: Compaction, *, renewed: boo
 def _is_busy(path: Path) -> bool:
     """Whether somebody appends to a segment."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with alone_if_there(path) as free:
+            return not free
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def sparse_segments(parts: Parts, dying: Set[bytes], *, renewed: bool = False) -> Iterator[Sparse]:
@@ -162,22 +156,14 @@ def _remove_unknown(parts: Parts, segment: int, path: Path, report: Compaction) 
     """Delete a segment file that the index does not know: a rewriting or a commit was killed just before it was done."""
     if _is_known(parts, segment):
         return
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        size = os.fstat(fd).st_size
+    # One that is not free is being written; of what is so damaged that nobody can tell what was in it nothing is deleted.
+    with suppress(FileNotFoundError, Corrupt), alone_if_there(path) as free:
+        size = path.stat().st_size
         # An empty one is being made: its maker is about to take the lock.
-        if size and not _is_known(parts, segment) and not is_acknowledged(parts.index, path, 0):
+        if free and size and not _is_known(parts, segment) and not is_acknowledged(parts.index, path, 0):
             files.remove(path)
             report.removed += 1
             report.freed += size
-    except (BlockingIOError, Corrupt):  # being written, or so damaged that nobody can tell what was in it
-        return
-    finally:
-        os.close(fd)
 
 
 def _is_known(parts: Parts, segment: int) -> bool:

@@ -94,6 +94,7 @@ class _Verification:
         """Whether bytes are lost that the index may know more of than a rebuild would find."""
 
     def run(self, on_progress: Progress | None, threads: int) -> list[Problem]:
+        """What is wrong, of segments, index and references; arguments as of `verify`."""
         for found in self._inspections(on_progress, threads):
             self._take(found)
         self._holes = [hole for hole in self._holes if not self._explained(*hole)]

@@ -111,11 +111,14 @@ def pack_many(many: Sequence[bytes | memoryview]) -> list[tuple[Codec, bytes | m
 def unpack_many(many: Sequence[tuple[int, memoryview, int]]) -> list[bytes | memoryview]:
     """What `unpack` gives for each of these; those of Zstandard in one call, which lets other threads run. Corrupt."""
     packed = [(data, length) for codec, data, length in many if codec == Codec.ZSTD]
-    frames = iter(_unpacked_frames([data for data, _ in packed], [length for _, length in packed]))
-    return [next(frames) if codec == Codec.ZSTD else unpack(codec, data, length) for codec, data, length in many]
+    frames = _unpacked_frames([data for data, _ in packed], [length for _, length in packed])
+    if len(frames) == len(many):
+        return frames
+    rest = iter(frames)
+    return [next(rest) if codec == Codec.ZSTD else unpack(codec, data, length) for codec, data, length in many]
 
 
-def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> list[memoryview]:
+def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> list[bytes | memoryview]:
     if not frames:
         return []
     try:
@@ -127,8 +130,8 @@ def _unpacked_frames(frames: Sequence[memoryview], lengths: Sequence[int]) -> li
     return _views(plain)
 
 
-def _views(collection: zstandard.BufferWithSegmentsCollection) -> list[memoryview]:
-    return [memoryview(segment) for segment in collection]  # type: ignore[attr-defined]  # its stubs lack it
+def _views(collection: zstandard.BufferWithSegmentsCollection) -> list[bytes | memoryview]:
+    return list(map(memoryview, collection))  # type: ignore[call-overload]  # its stubs lack it
 
 
 def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryview:
@@ -151,6 +154,23 @@ def unpack(codec: int, data: bytes | memoryview, length: int) -> bytes | memoryv
     return plain
 
 
+def unpack_into(room: memoryview, codec: int, data: memoryview, length: int) -> None:
+    """Fill `room` with the bytes that pack was given, without a copy where the codec can do that; Corrupt unless they fit.
+
+    What `room` holds after an error is undefined.
+    """
+    if length != len(room):
+        raise Corrupt(f"a record says that it unpacks to {length} bytes instead of {len(room)}")
+    if codec != Codec.BLOSC:
+        room[:] = unpack(codec, data, length)
+        return
+    try:
+        _require_blosc(data, length)
+        _blosc.decode(data, room)
+    except (RuntimeError, ValueError, SystemError, MemoryError) as error:
+        raise Corrupt(f"a record cannot be unpacked: {error}") from error
+
+
 def _unpack_zstd(data: bytes | memoryview, length: int) -> bytes:
     """Corrupt unless the frame itself says that it holds `length` bytes: so many are set aside before it is unpacked."""
     if zstandard.frame_content_size(data) != length:
@@ -159,6 +179,11 @@ def _unpack_zstd(data: bytes | memoryview, length: int) -> bytes:
 
 
 def _unpack_blosc(data: bytes | memoryview, length: int) -> bytes:
+    _require_blosc(data, length)
+    return _blosc.decode(data)  # type: ignore[no-any-return]
+
+
+def _require_blosc(data: bytes | memoryview, length: int) -> None:
     """Corrupt unless the header of a Blosc buffer is true: the library believes what it says of lengths.
 
     Format: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
@@ -168,7 +193,6 @@ def _unpack_blosc(data: bytes | memoryview, length: int) -> bytes:
     _, _, _, _, plain, block, packed = _BLOSC.unpack_from(data)
     if plain != length or packed != len(data) or not 0 < block <= max(plain, 1):
         raise Corrupt("the header of a packed record contradicts its lengths")
-    return _blosc.decode(data)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ def parse_revision(text: str) -> Revision:
     A date without a time means the end of that day, local time. A number of at most six digits is no date: where the branch was
     so many moves ago.
     """
-    match = _EXPRESSION.match(text)
+    match = _EXPRESSION.match(text) if isinstance(text, str) else None
     if match is None or len(text) > 200:
         raise NotFound(
-            f"{text[:80]!r} is not a revision: use a branch, a tag, a commit's digits, with ~n, ^n or @{{date}}"
+            f"{str(text)[:80]!r} is not a revision: use a branch, a tag, a commit's digits, with ~n, ^n or @{{date}}"
         )
     steps = []
     for step in _STEP.finditer(match["steps"]):

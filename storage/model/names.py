@@ -14,6 +14,8 @@ CONTROL = b".arborfs"
 MAX_NAME = 255
 MAX_KEY = 240
 
+_TOO_LONG = 10**MAX_KEY
+
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 _SLASH, _NUL = 0x2F, 0x00
 
@@ -31,22 +33,25 @@ def check_name(name: bytes) -> bytes:
     return name
 
 
-def check_key(key: object) -> str:
-    """A sample's key as text: a str of at most 240 UTF-8 bytes without `/` and NUL, or a non-negative int.
+def check_key(key: object, what: str = "Sample name") -> str:
+    """A sample's key as text: a str of at most 240 UTF-8 bytes without `/` and NUL, or a non-negative int of as many digits.
 
     An int is taken as its decimal digits. bool, float, the empty string, `.`, `..` and `.arborfs` raise InvalidName.
+    Its text calls the key `what`.
     """
     if type(key) is int and key >= 0:
+        if key >= _TOO_LONG:
+            raise InvalidName(f"{what} of more than {MAX_KEY} digits is not suitable.")
         return str(key)
     if not isinstance(key, str):
-        raise InvalidName(f"Sample name `{key!r}` is not suitable: use a str or a non-negative int.")
+        raise InvalidName(f"{what} `{key!r}` is not suitable: use a str or a non-negative int.")
     try:
         encoded = key.encode()
     except UnicodeEncodeError as error:
-        raise InvalidName(f"Sample name `{key!r}` is not suitable: it is not valid Unicode.") from error
+        raise InvalidName(f"{what} `{key!r}` is not suitable: it is not valid Unicode.") from error
     if not encoded or len(encoded) > MAX_KEY or "/" in key or "\0" in key or key in (".", "..", CONTROL.decode()):
         raise InvalidName(
-            f"Sample name `{key[:64]}` is not suitable: 1 to {MAX_KEY} bytes of UTF-8, "
+            f"{what} `{key[:64]}` is not suitable: 1 to {MAX_KEY} bytes of UTF-8, "
             f"without / and NUL, and not ., .. or {CONTROL.decode()}."
         )
     return key

@@ -35,6 +35,8 @@ class Kind(IntEnum):
     STAGED = 5
 
 
+_PLAIN_SAMPLE = bytes([Kind.SAMPLE]) + bytes(7)  # no flags, no attributes
+
 CHUNKED = 1
 """Flag: the value is a list of chunks (digest 32 bytes, length u32 each)."""
 INDIRECT = 2
@@ -45,7 +47,8 @@ KINDS = {int(kind): kind for kind in Kind}
 _DIRECTORY, _STAGED = Kind.DIRECTORY, Kind.STAGED
 
 
-_SUFFIXES = {"array": b".npy", "str": b".txt", "bytes": b"", "json": b".json"}
+ARRAY_SUFFIX = b".npy"
+_SUFFIXES = {"array": ARRAY_SUFFIX, "str": b".txt", "bytes": b"", "json": b".json"}
 _NESTED, _SAMPLE = "/nested", "/sample"
 KINDS_OF_DATASETS = frozenset(_SUFFIXES)
 """What the values of a dataset may be."""
@@ -88,6 +91,12 @@ class Schema(msgspec.Struct, frozen=True, array_like=True):
     def inner(self) -> Schema:
         """The schema of each sample of a nested dataset."""
         return replace(self, kind=self.holds + _SAMPLE)
+
+    def is_like(self, other: Schema | None) -> bool:
+        """Whether the samples of both look the same. Datasets made alike on two branches can be merged: they differ in `uuid`
+        and may differ in `compression`, as may the samples of a nested dataset that came from both.
+        """
+        return other is not None and (self.kind, self.hash) == (other.kind, other.hash)
 
     @property
     def suffix(self) -> bytes:
@@ -240,6 +249,16 @@ def sample_head(size: int, mtime: int) -> bytes:
     return HEAD.pack(Kind.SAMPLE, 0, 0, 0, size, mtime)
 
 
+def is_plain_sample(head: bytes) -> bool:
+    """Whether it is the head of a sample whose value is its contents, and of which nothing else is kept."""
+    return len(head) == HEAD.size and head.startswith(_PLAIN_SAMPLE)
+
+
+def is_directory_of(head: bytes, schema: Schema) -> bool:
+    """Whether it is the head of a directory with a schema like that one, staged or committed. Corrupt."""
+    return head[0] in (_DIRECTORY, _STAGED) and schema.is_like(decode_attributes(head[HEAD.size :]).schema)
+
+
 def decode_entry(head: bytes, value: bytes | Place) -> Entry:
     """The entry that encode_head wrote, with its value; Corrupt for anything else."""
     try:
@@ -298,6 +317,15 @@ def encode_commit(commit: Commit) -> bytes:
     Unsupported for what is no text.
     """
     assert isinstance(commit.root.value, bytes)
+    for text in (
+        commit.message,
+        commit.author.name,
+        commit.author.email,
+        *commit.metadata.keys(),
+        *commit.metadata.values(),
+    ):
+        if not isinstance(text, str):
+            raise Unsupported(f"a commit's message, author and metadata must be text, not {type(text).__name__}")
     record = _Commit(
         encode_head(commit.root),
         commit.root.value,

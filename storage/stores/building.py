@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
 
-from storage.errors import Exists
+from storage.errors import Repeated
 from storage.model.chunking import INLINE_MAX, STAGED_INLINE_MAX, ChunkRef, encode_chunks
 from storage.model.digest import Digest
-from storage.model.names import path_text
+from storage.model.names import Path, path_text
 from storage.model.records import CHUNKED
 from storage.model.samples import BytesSource, Source
 from storage.stores.contents import store_payload
@@ -39,10 +39,11 @@ class _Run:
 
 
 class MapBuilder:
-    """One directory's map. Names come once: a second one is an Exists, here or in `finish`. Not thread-safe."""
+    """The map of the directory `path`. Names come once: a second one is Repeated, here or in `finish`. Not thread-safe."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, path: Path = ()) -> None:
         self._objects = objects
+        self._path = path
         self._rows: list[LeafRow] = []
         self._long: list[tuple[bytes, bytes, bytes]] = []
         self._waiting = 0
@@ -92,14 +93,16 @@ class MapBuilder:
             self._runs.append(_Run(root, read.sums(self._objects.node, root)))
 
     def finish(self) -> tuple[Digest, Sums]:
-        """Root and sums of the map with all rows. Exists if two have the same name."""
+        """Root and sums of the map with all rows. Repeated if two have the same name."""
         self._flush()
         if not self._runs:
             return EMPTY, NO_SUMS
         if len(self._runs) > 1:
             load = self._objects.node
             rows = merge(*(read.rows(load, run.root) for run in self._runs), key=itemgetter(0))
-            root, sums = apply_edits(self._objects, EMPTY, ((key, (head, value)) for key, head, value in _once(rows)))
+            root, sums = apply_edits(
+                self._objects, EMPTY, ((key, (head, value)) for key, head, value in self._once(rows))
+            )
             self._runs = [_Run(root, sums)]
         return self._runs[0].root, self._runs[0].sums
 
@@ -122,14 +125,27 @@ class MapBuilder:
         if not rows:
             return
         rows.sort(key=itemgetter(0))
-        edits: list[Edit] = [(key, (head, value)) for key, head, value in _once(rows)]
+        edits: list[Edit] = [(key, (head, value)) for key, head, value in self._once(rows)]
         run = self._run_for(edits)
         root, sums, fresh = edit(self._objects.node, run.root, edits)
         if sums.count != run.sums.count + len(edits):
             taken = next(name for name, _ in edits if read.get(self._objects.node, run.root, name) is not None)
-            raise _twice(taken)
+            raise self._repeated(taken)
         self._objects.put_nodes(fresh)
         run.root, run.sums = root, sums
+
+    def _once(self, rows: Iterable[LeafRow]) -> Iterator[LeafRow]:
+        """Sorted rows; Repeated where two have the same name."""
+        last = b""
+        for row in rows:
+            if row[0] == last:
+                raise self._repeated(last)
+            last = row[0]
+            yield row
+
+    def _repeated(self, name: bytes) -> Repeated:
+        path = (*self._path, name)
+        return Repeated(f"{path_text(path)} comes twice: each entry of a directory needs a name of its own", path=path)
 
     def _run_for(self, edits: Sequence[Edit]) -> _Run:
         """The run that these rows disturb the least; a new one where they would take apart more than they bring."""
@@ -158,17 +174,3 @@ def apply_edits(objects: Objects, root: Digest, edits: Iterable[Edit]) -> tuple[
     root, sums, fresh = edit(objects.node, root, batch) if batch else (root, sums, [])
     objects.put_nodes(fresh)
     return root, sums
-
-
-def _once(rows: Iterable[LeafRow]) -> Iterator[LeafRow]:
-    """Sorted rows; Exists where two have the same name."""
-    last = b""
-    for row in rows:
-        if row[0] == last:
-            raise _twice(last)
-        last = row[0]
-        yield row
-
-
-def _twice(name: bytes) -> Exists:
-    return Exists(f"the name {path_text((name,))} comes twice: each entry of a directory needs one of its own")

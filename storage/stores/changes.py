@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from storage.disk.index import COLLECTIONS, Index, Txn
@@ -35,8 +36,7 @@ _LENGTH_SIZE = 4
 MANY_NAMES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """An entry of a working tree as it stands: head and value as stored, and whether the row is a staged one."""
 
     entry: Entry
@@ -87,7 +87,8 @@ class Change:
         self.txn = txn
         self._branch = branch
         self._known = known
-        self._root_id = refs.branch(txn, branch).root_id
+        root = known.get(())
+        self._root_id = refs.branch(txn, branch).root_id if root is None or root.staged is None else root.staged
         self._groups: dict[int, _Group] = {}
         self._created: dict[int, Digest] = {}
         self._dropped: list[int] = []
@@ -276,7 +277,9 @@ class Change:
         head = encode_record(record)
         parts: list[bytes | memoryview] = [len(head).to_bytes(_LENGTH_SIZE, "little") + head, *blocks]
         length = sum(map(len, parts))
-        place = self._log.append(SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence))
+        place = self._log.append(
+            self.txn, SegmentKind.JOURNAL, Record(RecordKind.STAGE, parts, length, sequence=sequence)
+        )
         offsets = value_offsets(place.offset + len(parts[0]), blocks, leaves)
         apply_stage(
             self._index, self.txn, self._staging, record, leaves, sequence, place.segment, offsets, self._root_id

@@ -125,6 +125,22 @@ def payload_of(objects: Objects, flags: int, value: bytes) -> bytes | memoryview
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def put_payload_into(room: memoryview, objects: Objects, flags: int, value: bytes) -> bool:
+    """Fill `room` with what payload_of gives, without keeping it; False, and nothing is done, where it is of another length."""
+    if not flags & FLAGS:
+        if len(value) == len(room):
+            room[:] = value
+        return len(value) == len(room)
+    chunks = _chunks(objects, flags, value)
+    if sum(chunk.length for chunk in chunks) != len(room):
+        return False
+    at = 0
+    for chunk in chunks:
+        objects.put_into(room[at : at + chunk.length], chunk.digest)
+        at += chunk.length
+    return True
+
+
 def same_contents(objects: Objects, old: Entry, new: Entry) -> bool:
     """Whether two versions of a file, link or sample have the same file form.
 
@@ -186,6 +202,22 @@ def contents_digests(objects: Objects, flags: int, value: bytes) -> Iterator[Dig
         yield from (chunk.digest for chunk in _chunks(objects, flags, value))
 
 
+def inline_max(itemsize: int, compression: str) -> int:
+    """Up to so many bytes are contents staged as they are, without a chunk."""
+    # Numbers of several bytes are packed by their width, which only who stages them knows: a commit could not.
+    return STAGED_INLINE_MAX if itemsize == 1 and not compression else INLINE_MAX
+
+
+def is_here(objects: Objects, flags: int, value: bytes) -> bool:
+    """Whether all is stored that holds the contents of an entry with those flags and that value. Reads none of it."""
+    if not flags & FLAGS:
+        return True
+    try:
+        return objects.has_all(list(contents_digests(objects, flags, value)))
+    except NotFound:
+        return False
+
+
 def store_payload(
     objects: Objects,
     source: Source,
@@ -199,8 +231,7 @@ def store_payload(
     `itemsize` is that of its numbers, in bytes; `before` are the chunks of the version that is replaced. With a `compression`
     (see chunking.pack) nothing is stored as a delta.
     """
-    # Numbers of several bytes are packed by their width, which only we know: they become chunks here.
-    if source.size - start <= (STAGED_INLINE_MAX if itemsize == 1 and not compression else INLINE_MAX):
+    if source.size - start <= inline_max(itemsize, compression):
         return 0, bytes(source.read(start, source.size - start))
     if compression:
         before = ()

@@ -35,46 +35,34 @@ class Log:
         self._pid = os.getpid()
         self.on_change: Callable[[], None] = lambda: None
 
-    def append(self, kind: SegmentKind, record: Record) -> Place:
-        """Append a record inside `change(kind)`; where its payload lies."""
-        return self._open[kind].append([record])[0][0]
+    def change(self, kind: SegmentKind) -> Appending:
+        """One write transaction, as the target of a `with` statement; what is appended inside is acknowledged with it, or taken
+        back if it fails.
+        """
+        return Appending(self, kind)
 
-    @contextmanager
-    def change(self, kind: SegmentKind) -> Iterator[Txn]:
-        """One write transaction; what is appended inside is acknowledged with it, or taken back if it fails."""
-        with self._lock:
-            self._forked()
-            self._segment(kind)
-            marks = self._marks()
-            try:
-                with self._index.write() as txn:
-                    yield txn
-                    self._acknowledge(txn, marks)
-            except BaseException:
-                self._take_back(marks)
-                self._tell_others()
-                raise
-            self.on_change()
+    def append(self, txn: Txn, kind: SegmentKind, record: Record) -> Place:
+        """Append a record inside `change(kind)`, and acknowledge it with that; where its payload lies."""
+        segment = self._open[kind]
+        place = segment.append([record])[0][0]
+        self._acknowledge(txn, segment)
+        return place
 
     @contextmanager
     def objects(self, records: Sequence[Record]) -> Iterator[tuple[Txn, list[tuple[Place, int]]]]:
         """Append objects before the transaction begins, so that the write lock is not held while bytes are written."""
         with self._lock:
-            self._forked()
-            segment = self._segment(SegmentKind.LOG)
-            marks = self._marks()
+            segment = self._own(SegmentKind.LOG)
+            end = segment.end
             try:
                 placed = segment.append(records)
                 with self._index.write() as txn:
                     yield txn, placed
-                    self._acknowledge(txn, marks)
+                    self._acknowledge(txn, segment)
             except BaseException:
-                self._take_back(marks)
+                self._take_back(segment, end)
                 raise
             self.on_change()
-
-    def _marks(self) -> dict[SegmentKind, tuple[int, int]]:
-        return {kind: (segment.id, segment.end) for kind, segment in self._open.items()}
 
     def sync(self) -> None:
         """Make everything acknowledged so far, by any process, survive power loss.
@@ -142,7 +130,9 @@ class Log:
         finally:
             os.close(fd)
 
-    def _segment(self, kind: SegmentKind) -> Segment:
+    def _own(self, kind: SegmentKind) -> Segment:
+        """The segment to append to."""
+        self._forked()
         segment = self._open.get(kind)
         if segment is not None and not segment.full:
             return segment
@@ -174,23 +164,18 @@ class Log:
             self._index.set_number(txn, b"segment", number)
         return Segment.create(self._segments.path(number, kind), kind, number)
 
-    def _acknowledge(self, txn: Txn, marks: dict[SegmentKind, tuple[int, int]]) -> None:
-        for kind, segment in self._open.items():
-            if marks.get(kind) != (segment.id, segment.end):
-                key = number_key(segment.id)
-                row = txn.get(key, db=self._index.ends)
-                synced = END.unpack(row)[1] if row else 0
-                txn.put(key, END.pack(segment.end, synced), db=self._index.ends)
+    def _acknowledge(self, txn: Txn, segment: Segment) -> None:
+        key, ends = number_key(segment.id), self._index.ends
+        row = txn.get(key, db=ends)
+        synced = END.unpack(row)[1] if row else 0
+        txn.put(key, END.pack(segment.end, synced), db=ends)
 
-    def _take_back(self, marks: dict[SegmentKind, tuple[int, int]]) -> None:
-        for kind, segment in list(self._open.items()):
-            mark = marks.get(kind)
-            if mark is not None and mark[0] == segment.id:
-                try:
-                    segment.take_back(mark[1])
-                except (StorageFailed, StorageFull):
-                    # Nothing may ever be written behind it: whoever adopts the segment cuts it off first.
-                    self._open.pop(kind).close()
+    def _take_back(self, segment: Segment, end: int) -> None:
+        try:
+            segment.take_back(end)
+        except (StorageFailed, StorageFull):
+            # Nothing may ever be written behind it: whoever adopts the segment cuts it off first.
+            self._open.pop(segment.kind).close()
 
     def release(self, segment: int) -> bool:
         """Close the segment if this process appends to it; whether it did."""
@@ -216,6 +201,49 @@ class Log:
                 for segment in self._open.values():
                     segment.close()
             self._open.clear()
+
+
+class Appending:
+    """A change of the log for a `with` block. A class: a generator would take as long as the change's own look-ups."""
+
+    __slots__ = ("_end", "_kind", "_log", "_segment", "_writing")
+
+    def __init__(self, log: Log, kind: SegmentKind) -> None:
+        self._log = log
+        self._kind = kind
+
+    def __enter__(self) -> Txn:
+        """Wait until nobody else changes anything."""
+        log = self._log
+        log._lock.acquire()
+        try:
+            self._segment = log._own(self._kind)
+            self._end = self._segment.end
+            self._writing = log._index.write()
+            return self._writing.__enter__()
+        except BaseException:
+            log._lock.release()
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Acknowledge what was appended, or take it back."""
+        log = self._log
+        try:
+            try:
+                self._writing.__exit__(kind, error, traceback)
+            except BaseException:
+                self._undo()
+                raise
+            if error is None:
+                log.on_change()
+            else:
+                self._undo()
+        finally:
+            log._lock.release()
+
+    def _undo(self) -> None:
+        self._log._take_back(self._segment, self._end)
+        self._log._tell_others()
 
 
 def failed_segments(index: Index) -> list[int]:

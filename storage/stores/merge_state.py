@@ -16,7 +16,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from storage.disk.index import Txn
-from storage.errors import MergeUnderWay, OpenConflicts
+from storage.errors import MergeUnderWay, NoMergeUnderWay, OpenConflicts
 from storage.model.names import Path, path_text
 from storage.model.records import Entry, Kind, decode_entry
 from storage.stores.contents import same_contents
@@ -49,6 +49,13 @@ def folded_state(
     still = {path for path, _ in open_conflicts(objects, staging, txn, ref, state)}
     settled = [number for number, (path, _) in enumerate(state.conflicts) if tuple(path) not in still]
     return replace(state, root=root.root, settled=settled)
+
+
+def require_merge(state: MergeState | None, branch: str) -> MergeState:
+    """The merge under way on `branch`; NoMergeUnderWay where there is none."""
+    if state is None:
+        raise NoMergeUnderWay(f"no merge of branch {branch!r} is under way")
+    return state
 
 
 def require_no_merge(state: MergeState | None, branch: str) -> None:

@@ -25,7 +25,6 @@ from storage.errors import (
 )
 from storage.errors import (
     MergeConflict,
-    NoMergeUnderWay,
     NotFound,
     StagedWork,
     StorageFailed,
@@ -38,7 +37,7 @@ from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
 from storage.stores.log import Log
 from storage.stores.merge_record import MergeState
-from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_no_merge
+from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_merge, require_no_merge
 from storage.stores.moving import Mover, Names, Update, by_directory, changed_names
 from storage.stores.objects import Objects
 from storage.stores.refs import BRANCH, MERGE, BranchRef, Refs, fence_of, require_commits
@@ -222,7 +221,9 @@ class Merger:
         if merged.conflicts and not request.leave_open:
             named = ", ".join(map(str, merged.conflicts[:5]))
             more = f" and {len(merged.conflicts) - 5} more" if len(merged.conflicts) > 5 else ""
-            raise MergeConflict(f"{plan.what.capitalize()} ABORTED with conflict: {named}{more}", merged.conflicts)
+            raise MergeConflict(
+                f"{plan.what.capitalize()} ABORTED with conflict: {named}{more}. Nothing was changed.", merged.conflicts
+            )
         if plan.parent is None and not merged.conflicts and merged.root == ours:
             return MergeResult(Outcome.ALREADY, tip)
         objects.put_nodes(merged.fresh)
@@ -357,7 +358,4 @@ class Merger:
 
     def _under_way(self, txn: Txn, branch: str) -> tuple[MergeState, BranchRef]:
         ref = self._refs.branch(txn, branch)
-        state = read_state(self._refs, self._staging, txn, branch, ref)
-        if state is None:
-            raise NoMergeUnderWay(f"no merge of branch {branch!r} is under way")
-        return state, ref
+        return require_merge(read_state(self._refs, self._staging, txn, branch, ref), branch), ref

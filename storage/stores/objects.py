@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
+
+import numpy as np
 
 from storage.disk.index import Index, Txn
 from storage.disk.segments import Record, RecordKind, Segments, checksum
 from storage.errors import Corrupt, NotFound
 from storage.model.cache import Cache
-from storage.model.chunking import ChunkRef, Codec, pack, pack_many, unpack, unpack_many
+from storage.model.chunking import ChunkRef, Codec, pack, pack_many, unpack, unpack_into, unpack_many
 from storage.model.deltas import BASES_MAX, CHAIN_MAX, DELTA_MIN, WORTH, Delta, difference, patched
 from storage.model.digest import Digest, blake, hexed
 from storage.model.records import Commit, Place, decode_commit, encode_commit
@@ -21,8 +23,18 @@ from storage.stores.log import Log
 from storage.tree.node import BadNode, Inner, Leaf, Load, decode
 
 Node = Leaf | Inner
+T = TypeVar("T")
 
 OBJECT_ROW = struct.Struct("<IQIIBBHQ")
+# The same, as numpy reads many of them at once.
+_ROWS = np.dtype(
+    {
+        "names": ["segment", "offset", "length", "raw", "codec", "check"],
+        "formats": ["<u4", "<u8", "<u4", "<u4", "u1", "<u8"],
+        "offsets": [0, 4, 12, 16, 21, 24],
+        "itemsize": OBJECT_ROW.size,
+    }
+)
 NODE_CACHE = 96 << 20
 CHUNK_CACHE = 96 << 20
 COMMIT_CACHE = 4 << 20
@@ -60,6 +72,15 @@ def _require_unchanged(stored: memoryview, check: int) -> None:
         raise Corrupt("its bytes have changed since they were written")
 
 
+def _decoded(digest: Digest, data: bytes | memoryview) -> tuple[Node, int]:
+    """The tree node that an object is, and how many bytes of memory it takes. Corrupt."""
+    try:
+        node = decode(bytes(data))
+    except BadNode as error:
+        raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
+    return node, len(data) + 100 * len(node) + 500
+
+
 class Reader(Protocol):
     """What reads chunks piece by piece."""
 
@@ -85,6 +106,10 @@ class Objects:
 
     def get(self, digest: Digest) -> bytes | memoryview:
         """The contents stored under `digest`. NotFound, or Corrupt naming the digest when they are damaged."""
+        return self._read(digest, self.unpacked)
+
+    def _read(self, digest: Digest, unpacked: Callable[[int, memoryview, int], T]) -> T:
+        """What `unpacked` makes of an object's codec, its stored bytes, which are checked, and its length. Errors as of get."""
         row = self._row(digest)
         while row is not None:
             place, raw_length, codec, check = _parsed(row)
@@ -92,7 +117,7 @@ class Objects:
             try:
                 stored = self._segments.read_object(place, digest)
                 _require_unchanged(stored, check)
-                return self.unpacked(codec, stored, raw_length)
+                return unpacked(codec, stored, raw_length)
             except Corrupt as error:
                 before, row = row, self._row(digest)
                 if row == before:
@@ -102,26 +127,44 @@ class Objects:
                 # gc moved it between the two steps.
         raise NotFound(f"no object {hexed(digest)} is stored here")
 
+    def put_into(self, room: memoryview, digest: Digest) -> None:
+        """Fill `room` with a chunk's contents, which are as long; they are not kept. NotFound, Corrupt."""
+        kept = self._chunks.find(digest)
+        if kept is not None:
+            if len(kept) != len(room):
+                raise Corrupt(f"object {hexed(digest)} has {len(kept)} bytes instead of {len(room)}")
+            room[:] = kept
+            return
+
+        def unpack_there(codec: int, stored: memoryview, length: int) -> None:
+            if codec == Codec.DELTA:
+                stored, codec = memoryview(self.unpacked(codec, stored, length)), Codec.RAW
+            unpack_into(room, codec, stored, length)
+
+        self._read(digest, unpack_there)
+
     def get_many(self, digests: Sequence[Digest]) -> list[bytes | memoryview]:
         """What `get` gives for each of these: found, read and unpacked together, at a fraction of the cost. Not kept."""
         with self._index.read() as txn:
             rows = [txn.get(digest, db=self._index.objects) for digest in digests]
         try:
-            return self._got(digests, [_parsed(row) for row in rows if row is not None])
+            return self._got(digests, [row for row in rows if row is not None])
         except (Corrupt, ValueError):
             # One is missing or damaged, or gc has moved it meanwhile: one by one it is found, or said which.
             return [self.get(digest) for digest in digests]
 
-    def _got(self, digests: Sequence[Digest], rows: Sequence[tuple[Place, int, int, int]]) -> list[bytes | memoryview]:
+    def _got(self, digests: Sequence[Digest], rows: Sequence[bytes]) -> list[bytes | memoryview]:
         """The objects of these index rows. Corrupt; ValueError where there are fewer rows, or a delta."""
-        stored = self._segments.read_objects([row[0] for row in rows], digests)
-        packed = []
-        for data, (_, raw_length, codec, check) in zip(stored, rows, strict=True):
-            _require_unchanged(data, check)
-            if codec == Codec.DELTA:
-                raise ValueError("a delta is put together from others")
-            packed.append((codec, data, raw_length))
-        return unpack_many(packed)
+        table = np.frombuffer(b"".join(rows), _ROWS)
+        # A delta is put together from others.
+        if len(table) != len(digests) or (table["codec"] == Codec.DELTA).any():
+            raise ValueError("not all are objects that stand for themselves")
+        columns = (table[name].tolist() for name in ("segment", "offset", "length", "codec", "raw", "check"))
+        segments, offsets, lengths, codecs, raw, checks = columns
+        stored = self._segments.read_objects(list(zip(segments, offsets, lengths, strict=True)), digests)
+        if list(map(checksum, stored)) != checks:
+            raise Corrupt("its bytes have changed since they were written")
+        return unpack_many(list(zip(codecs, stored, raw, strict=True)))
 
     def unpacked(self, codec: int, stored: bytes | memoryview, length: int) -> bytes | memoryview:
         """The `length` bytes that a record's payload stands for; Corrupt, NotFound (the other chunk of a delta)."""
@@ -206,13 +249,19 @@ class Objects:
         self._nodes.empty()
         self._chunks.empty()
 
+    def nodes(self, digests: Sequence[Digest], *, keep: bool = True) -> list[Node]:
+        """The decoded tree nodes of these digests; what is not in memory is loaded at once, and kept if `keep`."""
+        found = {digest: self._nodes.find(digest) for digest in digests}
+        missing = [digest for digest, node in found.items() if node is None]
+        for digest, data in zip(missing, self.get_many(missing) if missing else (), strict=True):
+            node, size = _decoded(digest, data)
+            found[digest] = node
+            if keep:
+                self._nodes.put(digest, node, size)
+        return [found[digest] for digest in digests]  # type: ignore[misc]  # no None is left
+
     def _load_node(self, digest: Digest) -> tuple[Node, int]:
-        data = bytes(self.get(digest))
-        try:
-            node = decode(data)
-        except BadNode as error:
-            raise Corrupt(f"tree node {hexed(digest)} is malformed: {error}", digest=hexed(digest)) from error
-        return node, len(data) + 100 * len(node) + 500
+        return _decoded(digest, self.get(digest))
 
     def commit(self, digest: Digest) -> Commit:
         """A commit record; NotFound when the digest is not that of a commit."""
@@ -235,6 +284,21 @@ class Objects:
         digest = blake(data)
         self._put(RecordKind.CHUNK, [(digest, data)], itemsize, compression)
         return digest
+
+    def packed(self, data: bytes | memoryview, itemsize: int, compression: str) -> tuple[Digest, Record | None]:
+        """A chunk's digest and the record that `put_packed` stores; None where it is stored already. For any thread."""
+        digest = blake(data)
+        if self.is_kept(digest):
+            return digest, None
+        codec, stored = pack(data, itemsize, compression)
+        return digest, Record(RecordKind.CHUNK, [stored], len(data), digest, codec=codec)
+
+    def put_packed(self, records: Iterable[Record]) -> None:
+        """Store chunks that are packed, in one transaction; what was stored meanwhile is not stored again."""
+        with self._index.read() as txn:
+            once = {record.digest: record for record in records if not self._is_kept(txn, record.digest)}
+        if once:
+            self._append(list(once.values()))
 
     def put_delta(self, digest: Digest, data: bytes | memoryview, bases: Sequence[Digest], itemsize: int = 1) -> bool:
         """Store a chunk as a delta against others, or against the full ones that these lead to; whether that pays.
@@ -325,6 +389,13 @@ class Objects:
         """Whether something is stored under `digest` that gc is not about to delete."""
         with self._index.read() as txn:
             return self._is_kept(txn, digest)
+
+    def has_all(self, digests: Sequence[Digest]) -> bool:
+        """Whether something is stored under each of these, and whatever it is a delta against."""
+        with self._index.read() as txn:
+            if any(txn.get(digest, db=self._index.objects) is None for digest in digests):
+                return False
+        return all(self.has_all(delta.bases) for delta in self.deltas(digests))
 
     def _put(
         self,

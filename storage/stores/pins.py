@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
+from storage.disk.files import open_file
 from storage.disk.index import Index, number_key
 from storage.errors import NotFound
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
@@ -151,7 +152,7 @@ class Pins:
         self._files += 1
         path = self._folder / f"{self._pid}-{self._origin.hex()}-{self._files}"
         while True:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fd = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:  # else gc took it for that of a dead process before it had the lock
                 break
@@ -213,7 +214,7 @@ def _replayed(data: bytes) -> Pinned:
 
 def _read_live(path: Path) -> bytes:
     """What a file says; nothing if its process is dead, and the file is deleted. FileNotFoundError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = open_file(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

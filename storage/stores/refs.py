@@ -155,7 +155,7 @@ def change_refs(
     record = RefsRecord(time.time_ns(), who, description, updates, list(fences), list(dropped), list(kept))
     sequence = index.next_sequence(txn)
     payload = encode_record(record)
-    place = log.append(SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
+    place = log.append(txn, SegmentKind.LOG, Record(RecordKind.REFS, [payload], len(payload), sequence=sequence))
     log.sync_own(txn, SegmentKind.LOG)
     apply_refs(index, txn, staging, record, sequence, place)
     note_change(index, txn, origin, [("", [], None), *((branch, [], None) for branch in redrawn)])
@@ -208,7 +208,7 @@ def append_collection(index: Index, log: Log, txn: Txn, horizon: int) -> None:
     """Note in the log, inside `log.change(LOG)`, that operations before `horizon` keep no commits any more; synced."""
     payload = msgspec.msgpack.encode((time.time_ns(), horizon))
     sequence = index.next_sequence(txn)
-    place = log.append(SegmentKind.LOG, Record(RecordKind.COLLECTION, [payload], len(payload), sequence=sequence))
+    place = log.append(txn, SegmentKind.LOG, Record(RecordKind.COLLECTION, [payload], len(payload), sequence=sequence))
     log.sync_own(txn, SegmentKind.LOG)
     apply_collection(index, txn, payload, place)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -30,6 +29,8 @@ STAGED_ID = struct.Struct("<Q")
 SHORT_VALUE = 64
 """Values up to this many bytes stand in the row itself."""
 KEPT_CHANGES = 10_000
+"""So many of the latest changes are kept for other processes, and at most a `_TRIM` more."""
+_TRIM = 64  # deleting one with each change would make it write two pages more
 FENCE = b"fence/"
 """Before the id of a branch's root, in the table `meta`: the sequence number up to which its rows are settled."""
 
@@ -53,8 +54,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return int(STAGED_ID.unpack(self.value)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class StagedDirectory:
+class StagedDirectory(msgspec.Struct, frozen=True, gc=False):
     """A staged directory's own row: what it is based on, when it last changed, and a root's head."""
 
     base: Digest
@@ -62,8 +62,7 @@ class StagedDirectory:
     head: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(msgspec.Struct, frozen=True, gc=False):
     """A directory of a working tree: its staged id (None where nothing in it is staged), base root and schema."""
 
     staged: int | None
@@ -281,10 +280,10 @@ def note_change(
 ) -> int:
     """Tell other processes what changed; the new generation. Only the latest changes are kept."""
     generation = index.next_number(txn, GENERATION)
-    row = msgspec.msgpack.encode((origin, changes))
-    txn.put(number_key(generation), row, db=index.changes)
-    if generation > KEPT_CHANGES:
-        txn.delete(number_key(generation - KEPT_CHANGES), db=index.changes)
+    txn.put(number_key(generation), _encode_change((origin, changes)), db=index.changes)
+    if generation % _TRIM == 0:
+        for old in range(max(generation - KEPT_CHANGES - _TRIM, 0), generation - KEPT_CHANGES):
+            txn.delete(number_key(old), db=index.changes)
     return generation
 
 
@@ -294,4 +293,5 @@ def decode_change(row: bytes) -> list[tuple[str, list[bytes], list[bytes] | None
     return changes
 
 
+_encode_change = msgspec.msgpack.Encoder().encode
 _change_decoder = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[str, list[bytes], list[bytes] | None]]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 import warnings
 
@@ -35,7 +36,8 @@ class WriterLocks:
                 raise WriterLockHeld(
                     "Cannot acquire the writer lock. Only one instance of a writer checkout can be active at a time. "
                     "If the last checkout of this repository did not properly close, or a crash occurred, the lock must "
-                    "be manually freed before another writer can be instantiated."
+                    "be manually freed before another writer can be instantiated. "
+                    f"(Branch {branch!r} is written by process {owner.pid}, which lives.)"
                 )
             if owner is not None:
                 # Before the lock is taken: where warnings are errors, it must not stay with us.
@@ -47,7 +49,9 @@ class WriterLocks:
         return mine
 
     def release(self, branch: str, owner: Owner) -> None:
-        """Give the branch's writer lock back, if it is still the one that acquire gave."""
+        """Give the branch's writer lock back, if it is still the one that acquire gave to this process."""
+        if owner.pid != os.getpid():
+            return  # forked from the one that has it, and still writes
         key = _key(branch)
         with self._index.write() as txn:
             data = txn.get(key, db=self._index.meta)

@@ -9,7 +9,7 @@ all of its items at once would give, so the root depends on the contents alone.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -28,6 +28,7 @@ from storage.tree.node import (
     Node,
     Row,
     Sums,
+    Values,
     ascending,
     decode,
     encode_inner,
@@ -41,6 +42,9 @@ Edit = tuple[bytes, tuple[bytes, bytes] | None]
 """A key, and the head and value to put under it; None removes it."""
 
 Item = TypeVar("Item", Row, Child)
+
+PORTION = 4 << 20
+"""Bytes of nodes that are given at once while a map is built."""
 
 
 def edit(load: Load, root: Digest, edits: Sequence[Edit]) -> tuple[Digest, Sums, list[tuple[Digest, bytes]]]:
@@ -77,30 +81,38 @@ def edit(load: Load, root: Digest, edits: Sequence[Edit]) -> tuple[Digest, Sums,
     return digest, highest.sums, list(fresh.items())
 
 
-def build(names: Sequence[bytes], head: bytes, values: memoryview) -> tuple[Digest, Sums, list[tuple[Digest, bytes]]]:
-    """A new map of rows that share one head and whose values, of one length, lie one behind the other: as `edit` gives it.
+Building = Generator[list[tuple[Digest, bytes]], None, tuple[Digest, Sums]]
+"""Gives the nodes of a map to write, children before parents, some megabytes at a time; in the end its root and sums."""
+
+
+def build(names: Sequence[bytes], head: bytes, size: int, values: Values) -> Building:
+    """A new map of rows that share one head and whose values have `size` bytes each: the same that `edit` gives.
 
     The names strictly ascend, and there is at least one (ValueError otherwise). Leaves are slices of the columns: no step in
     Python for a row but those that decide where a leaf ends.
     """
     if not names or not ascending(names):
         raise ValueError("the keys of a new map must be given in ascending order, each once, none empty")
-    size = len(values) // len(names)
     region = _Region()
     around = len(head) + size + ROW_OVERHEAD
-    ends = Cutter(0).ends(names, [len(name) + around for name in names])
+    ends = Cutter(0).ends(names, [length + around for length in map(len, names)])
     if not ends or ends[-1] != len(names):
         ends.append(len(names))
-    start = 0
+    start, ready = 0, 0
     _, samples, nbytes = sum_heads([head])
     for end, raw in zip(ends, encode_uniform_leaves(names, ends, head, size, values), strict=True):
+        if ready >= PORTION:
+            yield list(region.fresh.items())
+            region.fresh, ready = {}, 0
         count = end - start
         digest = blake(raw)
         sums = Sums(count, samples * count, nbytes * count & SUM_MASK)
         region.children.append(Child(names[end - 1], digest, sums))
         region.fresh[digest] = raw
-        start = end
-    return _raised(region)
+        start, ready = end, ready + len(raw)
+    root, sums, fresh = _raised(region)
+    yield fresh
+    return root, sums
 
 
 def _raised(region: _Region) -> tuple[Digest, Sums, list[tuple[Digest, bytes]]]:

@@ -32,6 +32,7 @@ Row = tuple[bytes, bytes, bytes]
 """Key, head, value. The head says at [0] what the entry is and at [8:16] its size."""
 
 _PREFIX = Struct("<2sBBI")
+_SINGLE = Struct("<2sBBI6I")  # with the offsets of a single row
 _LEAF = b"L\x01"
 _INNER = b"N\x01"
 _WEIGHT = Struct("<B7xQ")
@@ -119,6 +120,10 @@ class Leaf:
         """The rows from index `start` on, sliced a column at a time: several times as fast as row by row."""
         return zip(self._column(0, start), self._column(1, start), self._column(2, start), strict=True)
 
+    def heads(self) -> list[bytes]:
+        """The heads of all rows."""
+        return self._column(1, 0)
+
     def leading(self) -> Iterator[tuple[bytes, bytes]]:
         """Head and value of the rows that may lead to other objects: directories, and contents kept elsewhere."""
         for i, head in enumerate(self._column(1, 0)):
@@ -138,21 +143,6 @@ class Leaf:
         offsets = np.asarray(self._offsets)
         starts = np.delete(offsets[self._length + 1 :], [self._length, 2 * self._length + 1])
         return sorted({int(row) for row in (np.searchsorted(starts, places, "right") - 1) % self._length})
-
-    def block(self, nbytes: int, first: int = 0, count: int | None = None) -> memoryview | None:
-        """The values of `count` rows (None: of all) from `first` on, one behind the other, if those rows are samples with heads
-        of 24 bytes and without flags, and their values have `nbytes` bytes each; else None. Nothing is copied.
-        """
-        count = self._length - first if count is None else count
-        offsets = np.asarray(self._offsets)
-        start = self._length + 1 + first
-        heads, values = (offsets[at : at + count + 1] for at in (start, start + self._length + 1))
-        if (np.diff(heads) != _PLAIN_HEAD).any() or (np.diff(values) != nbytes).any():
-            return None
-        words = np.frombuffer(self.raw, "<u2", _PLAIN_HEAD // 2 * count, int(heads[0]))
-        if (words[:: _PLAIN_HEAD // 2] != _SAMPLE).any():
-            return None
-        return memoryview(self.raw)[int(values[0]) : int(values[-1])]
 
     def replaced(self, rows: Iterable[Row | None]) -> bytes | None:
         """The bytes of the leaf with the heads and values of these rows under keys that it has; nothing is parsed for that.
@@ -215,6 +205,10 @@ class Inner:
         """What lies below child `i`."""
         length = len(self.keys)
         return Sums(self._sums[i], self._sums[length + i], self._sums[2 * length + i])
+
+    def samples(self) -> Sequence[int]:
+        """How many samples lie below each child."""
+        return self._sums[len(self.keys) : 2 * len(self.keys)]
 
     def child(self, i: int) -> Child:
         """Child `i`."""
@@ -308,6 +302,8 @@ def encode_leaf(rows: Sequence[Row]) -> bytes:
     BadNode for a head of less than 16 bytes, and for more than 4 GiB in all.
     """
     length = len(rows)
+    if length == 1:
+        return _encode_single(*rows[0])
     parts = [row[0] for row in rows]
     parts += [row[1] for row in rows]
     parts += [row[2] for row in rows]
@@ -321,10 +317,26 @@ def encode_leaf(rows: Sequence[Row]) -> bytes:
     return b"".join([head, _bytes(keys), _bytes(heads), _bytes(values), *parts])
 
 
+Values = Callable[[int, int], bytes | memoryview]
+"""Gives the values of the rows from one number up to another, one behind the other."""
+
+
+def _encode_single(key: bytes, head: bytes, value: bytes) -> bytes:
+    """A leaf of one row, as most staging records have: at a tenth of the cost of columns."""
+    heads = _SINGLE.size + len(key)
+    values = heads + len(head)
+    end = values + len(value)
+    if len(head) < _WEIGHT.size:
+        raise BadNode(f"the head of a row has less than {_WEIGHT.size} bytes")
+    if end > _OFFSET_MAX:
+        raise BadNode("a node of more than 4 GiB")
+    return b"".join([_SINGLE.pack(_LEAF, 0, 0, 1, _SINGLE.size, heads, heads, values, values, end), key, head, value])
+
+
 def encode_uniform_leaves(
-    keys: Sequence[bytes], ends: Sequence[int], head: bytes, size: int, values: memoryview
+    keys: Sequence[bytes], ends: Sequence[int], head: bytes, size: int, values: Values
 ) -> Iterator[bytes]:
-    """The bytes of leaves, as encode_leaf gives them, of rows that share one head; `values` are those of all, of `size` bytes.
+    """The bytes of leaves, as encode_leaf gives them, of rows that share one head and have values of `size` bytes each.
 
     Each leaf ends behind so many rows as `ends` says, which ascend to their number; the keys ascend. The offsets in all leaves
     are computed at once.
@@ -351,7 +363,7 @@ def encode_uniform_leaves(
         count = end - begin
         offsets = [column[4 * at : 4 * (at + count + 1)] for column in columns]
         prefix = _PREFIX.pack(_LEAF, 0, 0, count)
-        yield b"".join([prefix, *offsets, joined[key:last], head * count, values[begin * size : end * size]])
+        yield b"".join([prefix, *offsets, joined[key:last], head * count, values(begin, end)])
 
 
 def uniform_values(raw: bytes | memoryview, size: int) -> memoryview | None:
@@ -360,14 +372,14 @@ def uniform_values(raw: bytes | memoryview, size: int) -> memoryview | None:
     """
     magic, level, _, count = _PREFIX.unpack_from(raw)
     start = _PREFIX.size + 12 * (count + 1)
-    if magic != _LEAF or level or len(raw) < start:
+    values = len(raw) - count * size
+    heads = values - count * _PLAIN_HEAD
+    if magic != _LEAF or level or heads < start:
         return None
-    heads = len(raw) - count * (_PLAIN_HEAD + size)
-    values = heads + count * _PLAIN_HEAD
-    if heads < start or bytes(raw[start - 8 * (count + 1) : start]) != _uniform_offsets(heads, count, size):
+    front = bytes(raw[:values])
+    if front[start - 8 * (count + 1) : start] != _uniform_offsets(heads, count, size):
         return None
-    kinds = bytes(raw[heads:values])
-    if kinds[::_PLAIN_HEAD] != b"\1" * count or kinds[1::_PLAIN_HEAD].strip(b"\0"):
+    if front[heads::_PLAIN_HEAD] != b"\1" * count or front[heads + 1 :: _PLAIN_HEAD].strip(b"\0"):
         return None
     return memoryview(raw)[values:]
 

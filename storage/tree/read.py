@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice
 
 from storage.model.digest import Digest
 from storage.model.records import Entry, Kind, decode_entry
-from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Row, Sums
+from storage.tree.node import EMPTY, NO_SUMS, BadNode, Inner, Leaf, Load, Node, Row, Sums
+
+LoadMany = Callable[[Sequence[Digest]], Sequence[Node]]
+"""Gives the nodes of some digests, in order."""
+AHEAD = 16
+"""So many leaves are loaded at once for who reads rows in order."""
 
 _DIRECTORY = int(Kind.DIRECTORY)
 
@@ -46,6 +52,41 @@ def rows(load: Load, root: Digest, after: bytes = b"") -> Iterator[Row]:
     yield from _rows_behind(load, path)
 
 
+def rows_ahead(load: Load, load_many: LoadMany, root: Digest) -> Iterator[Row]:
+    """The rows of the whole map, in order, for who will read many of them: leaves are loaded some at once."""
+    for digests in portions(load, root):
+        for leaf in load_many(digests):
+            yield from _require_leaf(leaf).rows()
+
+
+def heads(load: Load, load_many: LoadMany, root: Digest) -> Iterator[bytes]:
+    """The heads of all rows of the map, in order."""
+    for digests in portions(load, root):
+        for leaf in load_many(digests):
+            yield from _require_leaf(leaf).heads()
+
+
+def portions(load: Load, root: Digest) -> Iterator[Sequence[Digest]]:
+    """The digests of all leaves, in order, as many at once as are worth loading together. Loads inner nodes only."""
+    waiting = [] if root == EMPTY else [root]
+    while waiting:
+        digest = waiting.pop()
+        node = load(digest)
+        if isinstance(node, Leaf):
+            yield [digest]
+        elif node.level > 1:
+            waiting += reversed(node.digests)
+        else:
+            for at in range(0, len(node), AHEAD):
+                yield node.digests[at : at + AHEAD]
+
+
+def _require_leaf(node: Node) -> Leaf:
+    if isinstance(node, Inner):
+        raise BadNode("an inner node stands where a leaf is expected")
+    return node
+
+
 def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
     """The directories by name. Nodes in which there is nothing but samples are not loaded."""
     waiting = [] if root == EMPTY else [root]
@@ -69,30 +110,43 @@ def leaves(load: Load, root: Digest) -> list[tuple[int, Digest]]:
             node = load(digest)
             if not isinstance(node, Inner):
                 raise BadNode("a leaf stands where an inner node is expected")
-            for i, child in enumerate(node.digests):
-                below.append((before, child))
-                before += node.sums(i).samples
+            below += zip(accumulate(node.samples(), initial=before), node.digests, strict=False)
         found = below
     return found
 
 
-def grouped(load: Load, root: Digest, keys: Sequence[bytes]) -> Iterator[tuple[Leaf | None, list[int]]]:
+def grouped(
+    load: Load, load_many: LoadMany, root: Digest, keys: Sequence[bytes]
+) -> Iterator[tuple[Leaf | None, list[int]]]:
     """For ascending keys, some of them perhaps twice: each leaf with the rows in it of the next keys, -1 for what is not there.
 
-    None in place of a leaf for the keys behind the last one of the map.
+    None in place of a leaf for the keys behind the last one of the map. Leaves are loaded some at once.
     """
     at = 0
+    groups = _groups(load, root, keys)
+    while portion := list(islice(groups, AHEAD)):
+        nodes = iter(load_many([digest for digest, _ in portion if digest is not None]))
+        for digest, end in portion:
+            leaf = None if digest is None else _require_leaf(next(nodes))
+            yield leaf, [-1] * (end - at) if leaf is None else [leaf.find(key) for key in keys[at:end]]
+            at = end
+
+
+def _groups(load: Load, root: Digest, keys: Sequence[bytes]) -> Iterator[tuple[Digest | None, int]]:
+    """The leaf in which the next of these ascending keys must be, and how many keys precede the first that is not for it."""
+    at = 0
     while at < len(keys):
+        digest: Digest | None = None if root == EMPTY else root
+        end = len(keys)
         node = None if root == EMPTY else load(root)
         while isinstance(node, Inner):
             i = bisect_left(node.keys, keys[at])
-            node = load(node.digests[i]) if i < len(node.keys) else None
-        if node is None:
-            yield None, [-1] * (len(keys) - at)
-            return
-        # A key behind the last one of the only leaf is not there: it is looked for all the same, once.
-        end = max(bisect_right(keys, node.last_key(len(node) - 1), at), at + 1)
-        yield node, [node.find(key) for key in keys[at:end]]
+            if i == len(node.keys):
+                digest, end = None, len(keys)
+                break
+            digest, end = node.digests[i], bisect_right(keys, node.keys[i], at)
+            node = load(digest) if node.level > 1 else None
+        yield digest, end
         at = end
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.disk.index import Txn
 from storage.disk.segments import Record, SegmentKind
 from storage.engine import Engine
 from storage.maintenance.verify import verify
@@ -123,8 +124,8 @@ def test_what_a_killed_process_never_acknowledged_does_not_come_up_later(reposit
             with Engine.open(repository) as own:
                 append = own._log.append
 
-                def killed(kind: SegmentKind, record: Record) -> Place:
-                    append(kind, record)
+                def killed(txn: Txn, kind: SegmentKind, record: Record) -> Place:
+                    append(txn, kind, record)
                     os.kill(os.getpid(), signal.SIGKILL)
                     raise AssertionError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusefs.cli import main
+from fusefs.cli.commands import main
 from storage import Repository
 from storage.engine import Engine
 from storage.pods import Tracker

@@ -96,8 +96,18 @@ def test_what_stands_in_the_way_is_told_to_the_writer(mount):
     commit(mount.main, "on main\n")
     assert "No such file" in shell("echo nothing > .arborfs/merge", mount.main, 1)
     assert "nothing" in (mount.main / ".arborfs" / "errors").read_text()
-    with refused(errno.EINVAL):
-        (mount.main / ".arborfs" / "merge").write_text("--abort")
+
+
+@pytest.mark.parametrize("command", [b"--abort", b"--abort\n"])
+def test_an_abort_without_a_merge_is_told_to_the_writer(mount, command):
+    control = mount.main / ".arborfs"
+    opened = os.open(control / "merge", os.O_WRONLY)
+    try:
+        with refused(errno.EINVAL):
+            os.write(opened, command)
+    finally:
+        os.close(opened)
+    assert "no merge of branch 'main' is under way" in (control / "errors").read_text()
 
 
 def test_conflicts_are_files_and_cp_and_rm_resolve_them(mount, feature):

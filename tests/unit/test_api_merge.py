@@ -135,18 +135,19 @@ def test_resolving_in_a_checkout(repo):
 
 
 def test_writing_ours_again_resolves(repo):
-    changed(repo, "main", k1=10, k2=20)
-    changed(repo, "testbranch", k1=11, k2=22)
+    changed(repo, "main", k1=10, k2=20, k3=30)
+    changed(repo, "testbranch", k1=11, k2=22, k3=33)
     with repo.checkout(write=True) as co:
         images = co.datasets["images"]
         co.merge("m", "testbranch", leave_open=True)
         images["1"] = ONE + 10
+        images["3"] = ONE + 30
         assert [conflict.path[-1] for conflict in co.conflicts] == [b"2.npy"]
         with images:
             images["2"] = images["2"]
         assert co.conflicts == []
         co.commit("ours in all")
-        assert [images[key][0] for key in "12"] == [10, 20]
+        assert [images[key][0] for key in "123"] == [10, 20, 30]
 
 
 def test_aborting_in_a_checkout(repo):

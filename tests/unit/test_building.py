@@ -14,6 +14,7 @@ from storage.model.samples import BytesSource
 from storage.stores import building
 from storage.stores.building import MapBuilder, apply_edits
 from storage.tree import read
+from storage.tree.cut import Cutter
 from storage.tree.edit import build, edit
 from storage.tree.node import EMPTY, encode_leaf, uniform_values
 
@@ -43,6 +44,32 @@ def test_any_order_and_any_batches_give_the_same_root(engine, names, batch):
     assert list(read.rows(engine.objects.node, root)) == sorted(rows)
 
 
+def built(names: list[bytes], head: bytes, size: int, values: bytes):
+    """Root, sums and nodes of a map that is built at once."""
+    building, fresh = build(names, head, size, lambda first, last: values[first * size : last * size]), []
+    while True:
+        try:
+            fresh += next(building)
+        except StopIteration as end:
+            return *end.value, fresh
+
+
+@QUICK
+@given(
+    numbers=st.lists(st.tuples(st.integers(0, 10**9), st.integers(17, 30_000)), min_size=300, max_size=1200),
+    portion=st.integers(1, 1200),
+)
+def test_many_items_are_cut_where_few_at_a_time_are(numbers, portion):
+    """The ends of many are computed at once; of less than 256, one after the other."""
+    keys, sizes = [b"%d" % number for number, _ in numbers], [size for _, size in numbers]
+    slow, fast = Cutter(0), Cutter(0)
+    few = [at + end for at in range(0, len(keys), 100) for end in slow.ends(keys[at : at + 100], sizes[at : at + 100])]
+    many = []
+    for at in range(0, len(keys), portion):
+        many += [at + end for end in fast.ends(keys[at : at + portion], sizes[at : at + portion])]
+    assert many == few
+
+
 @QUICK
 @given(
     names=st.lists(st.binary(min_size=1, max_size=40), unique=True, min_size=1, max_size=120),
@@ -52,7 +79,7 @@ def test_a_map_of_uniform_rows_is_what_edits_give_and_shows_its_values(engine, n
     names = sorted(names)
     head = sample_head(size, 5)
     values = [bytes([i % 251]) * size for i in range(len(names))]
-    root, sums, fresh = build(names, head, memoryview(b"".join(values)))
+    root, sums, fresh = built(names, head, size, b"".join(values))
     rows = list(zip(names, values, strict=True))
     assert (root, sums, fresh) == edit(engine.objects.node, EMPTY, [(name, (head, value)) for name, value in rows])
     engine.objects.put_nodes(fresh)

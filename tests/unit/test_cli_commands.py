@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fusefs.cli import main
+from fusefs.cli.commands import main
 from storage import Repository
 from storage.engine import Engine
 from storage.model.samples import BytesSource

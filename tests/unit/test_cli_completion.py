@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -229,12 +230,69 @@ def test_a_large_directory_is_looked_into_and_not_walked(engine, monkeypatch):
     assert read < 3 * OFFERED
 
 
+def completed_in_fish(folder, home, *lines):
+    """What fish offers at the end of each line: values, and behind a tab what they mean."""
+    command = shlex.join([sys.executable, "-m", "fusefs.cli"])
+    asked = [f"complete -C {shlex.quote(line)}; echo =====" for line in lines]
+    script = f"function arborfs; {command} $argv; end\narborfs completion fish | source\n" + "\n".join(asked)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script],
+        cwd=folder,
+        env=os.environ | {"LC_ALL": "C.UTF-8", "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return [answer.splitlines() for answer in done.stdout.split("=====\n")[:-1]]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes_too(full, tmp_path):
+    repository, _ = full
+    with Repository(repository) as repo, repo.checkout(write=True) as checkout:
+        checkout.datasets["images"]["a,b"] = np.zeros(2, np.uint8)
+    assert completed_in_fish(
+        repository,
+        tmp_path,
+        "arborfs checkout ",
+        "arborfs commit --branch=e",
+        "arborfs view images 'with",
+        "arborfs view images a",
+        "arborfs show main:im",
+        "arborfs show :images/with\\ b",
+        "arborfs restore notes/",
+        f"arborfs -C {repository}/ checkout nothing",
+        "arborfs status --js",
+        "echo no; arborfs tag delete ",
+        "arborfs import /usr/bi",
+    ) == [
+        ["experiment", "main"],
+        ["--branch=experiment"],
+        ["with blank"],
+        ["a,b"],
+        ["main:images/"],
+        [":images/with blank.npy"],
+        ["notes/README.txt"],
+        [],
+        ["--json\tPrint JSON, for programs to read."],
+        ["v1.0"],
+        ["/usr/bin/"],
+    ]
+
+
+def test_a_home_directory_by_its_short_name_is_understood(full, monkeypatch):
+    repository, _ = full
+    monkeypatch.setenv("HOME", str(repository.parent))
+    assert completed(repository.parent, f"arborfs -C ~/{repository.name} checkout e") == [["experiment"]]
+
+
 @pytest.mark.parametrize("shell, word", [("bash", "complete -o"), ("zsh", "#compdef arborfs"), ("fish", "complete --")])
 def test_every_shell_has_its_script(shell, word):
     script = arborfs("completion", shell).stdout
     assert word in script and "_ARBORFS_COMPLETE" in script
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    if shutil.which(shell) is not None:
+        subprocess.run([shell, "-n", "/dev/stdin"], input=script, text=True, check=True)
 
 
 def test_an_unknown_shell_is_a_usage_error(repository):

@@ -4,12 +4,14 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -52,6 +54,14 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while text not in self.written:
             assert time.monotonic() < deadline and self._read(), f"no {text!r} in {self.written!r}"
+
+    def interrupt(self):
+        """Press Ctrl-C until it has ended: one that comes just before the question waits for its answer is lost to Python."""
+        for _ in range(int(PATIENCE)):
+            self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+                return
 
     def end(self):
         """Its exit code, once it has ended; all it wrote is in `written` then."""
@@ -119,7 +129,7 @@ def test_init_asks_for_name_and_address(terminal, tmp_path):
 def test_ctrl_c_at_a_question_ends_quietly_with_130_and_makes_nothing(terminal, tmp_path):
     asked = terminal("init", tmp_path / "new")
     asked.expect("Your name: ")
-    asked.type("\x03")
+    asked.interrupt()
     assert asked.end() == 130
     assert "Traceback" not in asked.written and "Error" not in asked.written
     assert not (tmp_path / "new").exists()
@@ -283,6 +293,36 @@ def test_the_tab_key_in_bash_completes_step_by_step(terminal, cli):
     bash.expect("Successfully removed dataset: it's\n")
     bash.type("exit\n")
     assert bash.end() == 0
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_the_tab_key_in_zsh_completes_step_by_step(terminal, cli, tmp_path):
+    cli("dataset", "create", "camera/left", "float32")
+    cli("dataset", "create", "it's", "float32")
+    cli("branch", "create", "experiment")
+    zsh = terminal(program=("zsh", "-f", "-i"), columns=300, TERM="dumb", PS1="> ", HOME=str(tmp_path))
+    zsh.type(f'arborfs() {{ {sys.executable} -m fusefs.cli "$@"; }}; cd {cli.repository}; unsetopt beep prompt_sp\n')
+    zsh.type('autoload -Uz compinit; compinit -u -D; eval "$(arborfs completion zsh)"; echo read""y\n')
+    zsh.expect("\nready\n")
+    zsh.type("arborfs dataset remove --branch=m\t")
+    zsh.expect("--branch=main ")
+    zsh.type("cam\t")
+    zsh.expect("camera/")
+    zsh.type("\t")
+    zsh.expect("left ")  # the first word had no space behind it, this one has
+    zsh.type("\n")
+    zsh.expect("Successfully removed dataset: camera/left\n")
+    zsh.type("arborfs dataset remove i\t")
+    zsh.expect("it\\'s ")
+    zsh.type("\n")
+    zsh.expect("Successfully removed dataset: it's\n")
+    zsh.type("arborfs check\t")
+    zsh.expect("checkout ")
+    zsh.type("e\t")
+    zsh.expect("experiment ")
+    zsh.type("\nexit\n")
+    assert zsh.end() == 0
+    assert "head set to branch: experiment\n" in zsh.written
 
 
 # --- ends ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Garbage collection: what something leads to stays, the rest goes, and others may work meanwhile."""
 
 import os
+import random
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ def dead_branch(repository: Path, size: int = 3_000_000) -> bytes:
         put(engine.working_tree("main"), "kept", b"kept" * 100_000)
         engine.working_tree("main").commit("kept")
         engine.create_branch("side")
-        put(engine.working_tree("side"), "lost", os.urandom(size))
+        put(engine.working_tree("side"), "lost", random.Random(size).randbytes(size))
         digest = engine.working_tree("side").commit("lost")
         engine.remove_branch("side", force=True)
     return digest

@@ -251,7 +251,7 @@ def test_hg92_columns_and_branches_that_are_not_there(repo, unchanged):
 
 def test_hg92_a_key_that_comes_twice(repo, unchanged):
     calls = [{"key": str(number % 30)} for number in range(31)]
-    with pytest.raises(ValueError, match="0.npy comes twice"):
+    with pytest.raises(ValueError, match="images/0.npy comes twice"):
         run_bulk_import(repo, "main", ["images"], functions.same, calls, ncpus=2, autocommit=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -14,16 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.errors import Conflict, DatasetExists, SchemaMismatch, WriterLockHeld
+from storage.engine import Engine
+from storage.errors import Closed, Conflict, DatasetExists, SchemaMismatch, WriterLockHeld
 from storage.filling import LEAST
 from storage.model.chunking import Codec
 from storage.model.records import CHUNKED
 from storage.model.samples import BytesSource
 from storage.repository import Repository
 from storage.stores.objects import object_place
-from storage.tree.edit import build, edit
+from storage.tree.edit import edit
 from storage.tree.node import EMPTY
 from tests.conftest import wait_until
+from tests.unit.test_building import built
 
 COUNT = 5000
 ROWS = np.random.default_rng(7).integers(0, 1000, (COUNT, 3), dtype="i4")
@@ -104,7 +107,7 @@ def test_a_map_built_of_columns_is_the_one_that_edits_give():
     names = sorted(key.encode() + b".npy" for key in KEYS)
     head = bytes(range(24))
     values = ROWS.tobytes()
-    root, sums, fresh = build(names, head, memoryview(values))
+    root, sums, fresh = built(names, head, 12, values)
     edits = [(name, (head, values[12 * i : 12 * (i + 1)])) for i, name in enumerate(names)]
     expected_root, expected_sums, expected = edit({}.__getitem__, EMPTY, edits)
     assert (root, sums, dict(fresh)) == (expected_root, expected_sums, dict(expected))
@@ -246,22 +249,60 @@ def test_widening_keeps_every_value(repo, co, nested):
     assert len(co._session.working_tree.status()) == (22 if nested else 1)
 
 
-def test_compression_is_that_of_the_dataset(co):
+def codecs_of(co, *path):
+    """How the chunks of a value are packed."""
+    tree = co._session.working_tree
+    entry = tree.entry(path)
+    assert entry.flags & CHUNKED
+    chunks = [entry.value[at : at + 32] for at in range(0, len(entry.value), 36)]
+    with tree._p.index.read() as txn:
+        rows = [txn.get(chunk, db=tree._p.index.objects) for chunk in chunks]
+    return {Codec(object_place(row)[2]) for row in rows}
+
+
+LONG = np.tile(np.arange(100, dtype="i4"), 5000)
+
+
+def test_hg_61_compression_is_that_of_the_dataset(co):
     codecs: dict[str, set[Codec]] = {}
-    long = np.tile(np.arange(100, dtype="i4"), 5000)
     for compression in ("", "none", "lz4", "zstd"):
-        dataset = co.datasets.init_dataset(f"d{compression}", prototype=long, compression=compression)
-        dataset["k"] = long + len(codecs)
-        assert (dataset["k"] == long + len(codecs)).all()
+        dataset = co.datasets.init_dataset(f"d{compression}", prototype=LONG, compression=compression)
+        dataset["k"] = LONG + len(codecs)
+        assert (dataset["k"] == LONG + len(codecs)).all()
         assert dataset.compression == compression
-        tree = co._session.working_tree
-        entry = tree.entry((f"d{compression}".encode(), b"k.npy"))
-        assert entry.flags & CHUNKED
-        chunks = [entry.value[at : at + 32] for at in range(0, len(entry.value), 36)]
-        with tree._p.index.read() as txn:
-            rows = [txn.get(chunk, db=tree._p.index.objects) for chunk in chunks]
-        codecs[compression] = {Codec(object_place(row)[2]) for row in rows}
+        codecs[compression] = codecs_of(co, f"d{compression}".encode(), b"k.npy")
     assert codecs == {"": {Codec.BLOSC}, "none": {Codec.RAW}, "lz4": {Codec.BLOSC}, "zstd": {Codec.ZSTD}}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_hg_51_compression_can_be_changed_for_what_is_to_come(repo, co, nested):
+    def put(key, array):
+        co["d"][key] = {"x": array} if nested else array
+
+    def codec(key):
+        return codecs_of(co, b"d", *((key.encode(), b"x.npy") if nested else (f"{key}.npy".encode(),)))
+
+    dataset = co.datasets.init_dataset("d", prototype=LONG, compression="none", contains_subsamples=nested)
+    put("old", LONG)
+    co.commit("one")
+    uuid = dataset.schema.uuid
+    changed = co.datasets.recompress("d", "zstd")
+    assert (changed.compression, changed.schema.uuid, changed.schema.hash) == ("zstd", uuid, dataset.schema.hash)
+    put("new", LONG + 1)
+    assert (codec("old"), codec("new")) == ({Codec.RAW}, {Codec.ZSTD})
+    if nested:
+        co["d", "old"]["y"] = LONG + 2
+        assert codecs_of(co, b"d", b"old", b"y.npy") == {Codec.ZSTD}
+    co.commit("two")
+    with repo.checkout() as reader:
+        found = reader["d", "old", "x"] if nested else reader["d", "old"]
+        assert (found == LONG).all() and list(reader["d"]) == ["new", "old"]
+    for name, compression, error in (("d", "gzip", ValueError), ("d", None, ValueError), ("no", "zstd", KeyError)):
+        with pytest.raises(error):
+            co.datasets.recompress(name, compression)
+    with pytest.raises(PermissionError):
+        repo.checkout().datasets.recompress("d", "zstd")
+    assert co.diff.status() == "CLEAN"
 
 
 def look(dataset, keys):
@@ -287,6 +328,41 @@ def test_hg_56_readers_work_in_other_processes_and_threads(repo, co, start):
     for writing in (co["d"], co["p"], co["p", "s"]):
         with pytest.raises(PermissionError):
             pickle.dumps(writing)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_hg_56_checkouts_to_read_and_repositories_travel_too(repo, co, start):
+    filled(co)
+    commit = co.commit("m")
+    reader = repo.checkout()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(start)) as pool:
+        assert pool.submit(look_around, repo, reader).result() == (commit, ROWS[7].tolist(), ["main"])
+    co["d"]["7"] = ROWS[8]
+    co.commit("later")
+    assert (pickle.loads(pickle.dumps(reader))["d", "7"] == ROWS[7]).all(), "it stays at its commit"
+    reader.close()
+    for what in (co, repo.checkout(staged=True), reader):
+        with pytest.raises(PermissionError):
+            pickle.dumps(what)
+
+
+@pytest.mark.parametrize("end", ["checkout", "repository"])
+def test_hg_10_a_forked_process_that_closes_leaves_the_lock_where_it_is(repo, co, end):
+    dataset = filled(co)
+    closing = co.close if end == "checkout" else repo.close
+    child = multiprocessing.get_context("fork").Process(target=closing)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    with pytest.raises(WriterLockHeld, match=rf"'main' is written by process {os.getpid()}\b"):
+        repo.checkout(write=True)
+    dataset["after"] = ROWS[0]
+    co.commit("m")
+    assert co.close() and not repo.writer_lock_held
+
+
+def look_around(repo, reader):
+    return reader.commit_hash, reader["d", "7"].tolist(), repo.list_branches()
 
 
 def test_what_is_dropped_frees_its_lock(repo):
@@ -339,3 +415,22 @@ def test_a_repository_that_is_dropped_with_its_writer_is_closed_behind_it(reposi
         with Repository(repository) as repo:
             wait_until(lambda repo=repo: not repo.writer_lock_held, what="the lock of a checkout that was dropped")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_repository_that_is_closed_in_the_middle_of_a_call_says_so(repository):
+    """As by another thread: it is the index that everything stands on, which is no longer there."""
+    engine = Engine.open(repository)
+    index = engine._index
+
+    def closed_between():
+        with index.read() as txn:
+            engine.close()
+            return txn.get(b"k", db=index.meta)
+
+    with pytest.raises(Closed, match="another thread"):
+        closed_between()
+    for use in (index.read, index.write):
+        with pytest.raises(Closed, match="another thread"), use():
+            pass
+    with Repository(repository) as again:
+        assert again.verify_repo_integrity()

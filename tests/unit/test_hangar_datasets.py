@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from storage.engine import Engine
 from storage.errors import Closed, InvalidName, InvalidSample, SchemaMismatch
@@ -55,6 +58,38 @@ def test_hg_40_keys_lead_to_datasets_samples_and_values(co):
         co["pairs", "s", "x", "more"]
 
 
+def test_hg_40_a_list_of_keys_gives_a_list(co):
+    flat = co.datasets.init_dataset("flat", prototype=TWO)
+    flat["a"], flat["b"] = TWO, TWO + 1
+    both = [("flat", "b"), ("flat", "a")]
+    for found in (co[both], co[tuple(both)], co.get(both), co.get(both, except_missing=True)):
+        assert [value.tolist() for value in found] == [[2, 3], [1, 2]]
+    assert co[["flat"]] == [flat] and co[[]] == []
+    with pytest.raises(KeyError):
+        co.get([*both, ("flat", "no")], except_missing=True)
+    with pytest.raises(KeyError):
+        co[[*both, ("flat", "no")]]
+
+
+def test_hg_40_the_log_of_what_is_checked_out(repo, co, capsys):
+    assert co.log() is None
+    assert capsys.readouterr().out == "No commits made\n"
+    co.datasets.init_dataset("t", kind="str")
+    first = co.commit("one")
+    co["t"]["a"] = "x"
+    second = co.commit("two")
+    capsys.readouterr()
+    co.log(show_time=False, show_user=False)
+    assert capsys.readouterr().out == f"* {second[:16]}: two\n* {first[:16]}: one\n"
+    assert co.log(return_contents=True) == repo.log(return_contents=True)
+    for reader in (repo.checkout(commit=first), repo.checkout(staged=True), co):
+        told = reader.log(return_contents=True)
+        assert told["head"] == reader.commit_hash and first in told["order"]
+        reader.close()
+        with pytest.raises(Closed):
+            reader.log()
+
+
 def test_hg_40_closed_checkouts_refuse_everything(repo):
     with repo.checkout(write=True) as co:
         flat, nested = co.datasets.init_dataset("flat", prototype=TWO), pairs(co)
@@ -91,6 +126,22 @@ def test_hg_41_kinds_and_what_cannot_be_one(co, capsys):
     with pytest.raises(LookupError):
         co.datasets.init_dataset("str", kind="json")
     assert list(co) == ["bytes", "json", "str"]
+
+
+def test_hg_41_a_dtype_without_a_length_is_refused(co):
+    for dtype in ("U", str, "S", bytes, "V"):
+        with pytest.raises(ValueError, match="says not how long"):
+            co.datasets.init_dataset("wrong", shape=(2,), dtype=dtype)
+    assert list(co) == []
+
+
+def test_hg_41_names_that_cannot_be_are_told_once(co):
+    for name in ("", "a//b", "a/..", ".arborfs", "x" * 241, "\ud800"):
+        with pytest.raises(InvalidName) as caught:
+            co.datasets.init_dataset(name, kind="str")
+        assert str(caught.value).count("is not suitable") == 1 and str(caught.value).startswith("Dataset name ")
+    with pytest.raises(InvalidName, match="Metadata key"):
+        co.metadata["a/b"] = "x"
 
 
 def test_hg_50_what_a_dataset_says_of_itself(co):
@@ -146,9 +197,28 @@ def test_hg_51_flat_datasets_append_and_update(co):
         del dataset["a"]
 
 
+def test_hg_51_what_no_update_takes(co):
+    dataset = co.datasets.init_dataset("d", prototype=TWO)
+    rows = np.stack([TWO, TWO])
+    for keys, arrays, more in (
+        ("ab", [rows], {}),
+        (["a", "b"], [rows, rows], {}),
+        (["a", "b"], [rows], {"c": TWO}),
+        (["a"], [rows], {}),
+        (["a", "b"], [TWO.tolist()], {}),
+        (3, [], {}),
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            dataset.update(keys, *arrays, **more)
+        assert "_update_rows" not in str(caught.value)
+    with pytest.raises(TypeError, match="letter by letter"):
+        dataset.stack("ab")
+    assert len(dataset) == 0
+
+
 def test_hg_52_keys_that_cannot_be_are_refused_and_ints_are_their_digits(co):
     text, nested = co.datasets.init_dataset("t", kind="str"), pairs(co)
-    for key in (True, False, -1, 1.0, None, "", ".", "..", "a/b", "a\0b", b"a", "a" * 241):
+    for key in (True, False, -1, 1.0, None, "", ".", "..", "a/b", "a\0b", b"a", "a" * 241, 10**240, 10**5000):
         with pytest.raises(InvalidName):
             text[key] = "x"
         with pytest.raises(InvalidName):
@@ -159,6 +229,38 @@ def test_hg_52_keys_that_cannot_be_are_refused_and_ints_are_their_digits(co):
     assert text["1"] == "one"
     assert co["pairs", "2", 3].tolist() == [1, 2]
     assert list(nested) == ["2"]
+    longest = 10**240 - 1
+    text[longest] = "digits"
+    assert text[str(longest)] == text.pop(longest) == "digits"
+
+
+def test_hg_52_what_waits_in_a_batch_is_found_by_the_same_keys(co):
+    text = co.datasets.init_dataset("t", kind="str")
+    with text:
+        text["-1"], text[7] = "minus one", "seven"
+        for key in (-1, True, 10**5000):
+            assert key not in text
+            with pytest.raises(InvalidName):
+                text[key]
+        assert (text["-1"], text["7"], text[7]) == ("minus one", "seven", "seven")
+
+
+@given(key=st.one_of(st.text(max_size=80), st.integers(-9, 10**9), st.booleans()), value=st.text(max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hg_52_any_key_is_refused_or_comes_back(repo, co, key, value):
+    text = co.datasets["t"] if "t" in co else co.datasets.init_dataset("t", kind="str")
+    try:
+        text[key] = value
+    except InvalidName:
+        assert key not in text
+        return
+    assert list(text) == [str(key)]
+    assert text[key] == text[str(key)] == value
+    commit = co.commit("m")
+    with repo.checkout(commit=commit) as reader:
+        assert dict(reader["t"].items()) == {str(key): value}
+    del text[key]
+    co.commit("without")
 
 
 @pytest.mark.parametrize(
@@ -283,6 +385,37 @@ def test_hg_74_nested_samples_merge_value_by_value(repo, co):
     assert list(nested["s"]) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("compression", ["", "zstd"])
+def test_hg_74_nested_datasets_that_both_sides_made_alike_become_one(repo, co, compression):
+    co.metadata["some"] = "thing"
+    co.commit("base")
+    repo.create_branch("other")
+    with repo.checkout(write=True, branch="other") as other:
+        theirs = pairs(other, compression=compression)
+        theirs["t"], theirs["both"] = {"x": TWO}, {"there": TWO}
+        other.commit("theirs")
+    ours = pairs(co)
+    ours["s"], ours["both"] = {"x": TWO + 1}, {"here": TWO}
+    co.commit("ours")
+    co.merge("both", "other")
+    merged = co["pairs"]
+    assert {key: sorted(sample) for key, sample in merged.items()} == {
+        "both": ["here", "there"],
+        "s": ["x"],
+        "t": ["x"],
+    }
+    for key in merged:  # what came from either side can be changed like any other
+        merged[key] = {"more": TWO}
+        merged[key]["x"] = TWO
+    assert merged.num_subsamples == 8
+    del merged["t"]["x"]
+    assert merged.pop("t")["more"].tolist() == [1, 2]
+    wide = co.datasets.widen("pairs", dtype="i8")
+    assert {key: sample["x"].dtype.str for key, sample in wide.items()} == {"both": "<i8", "s": "<i8"}
+    co.commit("wide")
+    assert repo.verify_repo_integrity()
+
+
 def test_files_in_the_tree_are_checked_by_kind(co):
     tree = co._session.working_tree
     for kind in ("str", "json", "bytes"):
@@ -358,6 +491,39 @@ def test_hg_44_datasets_are_a_dict_that_can_lose_some(co):
     assert list(co.datasets) == []
     with pytest.raises(KeyError):
         nested["s"]
+
+
+@pytest.mark.parametrize("given", [b"im\xff", b"x" * 255, b"above/" + b"\xfe" * 250])
+def test_hg_44_names_that_a_mount_gave_are_names_here(repo, co, given):
+    tree = co._session.working_tree
+    co.datasets.init_dataset("images", prototype=TWO)["0"] = TWO
+    tree.make_directory((b"above",))
+    tree.rename((b"images",), tuple(given.split(b"/")))
+    (name,) = co.datasets
+    assert name in co.datasets and dict(co.items())[name]["0"].tolist() == [1, 2]
+    co[name]["1"] = TWO
+    co.commit("m")
+    with repo.checkout() as reader:
+        assert reader[name, "1"].tolist() == pickle.loads(pickle.dumps(reader[name]))["1"].tolist() == [1, 2]
+    assert co.datasets.widen(name, dtype="i8")["1"].dtype == np.int64
+    for wrong in (name + "x", name[:-1], "/", f"{name}/..", "\ud800", "a\0b", 3, None):
+        assert wrong not in co.datasets
+    renamed = co.datasets.rename(name, "images")
+    assert list(renamed) == ["0", "1"] and co.datasets.remove_dset("images") == "images"
+
+
+def test_hg_44_datasets_can_be_removed_while_they_are_listed(co):
+    for name in ("a", "a/inner", "b", "c/d/e"):
+        co.datasets.init_dataset(name, kind="str")
+    for name in co.datasets:
+        del co.datasets[name]
+    assert list(co.datasets) == []
+    for name in ("a", "b", "c"):
+        co.datasets.init_dataset(name, kind="str")
+    names = iter(co.datasets)
+    assert next(names) == "a"
+    del co.datasets["b"]
+    assert list(names) == ["c"]
 
 
 def test_hg_29_kinds_and_nested_samples_are_verified_and_rebuilt(repository):

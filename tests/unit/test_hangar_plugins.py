@@ -184,3 +184,11 @@ def test_hg90_import_and_export_take_such_plugins(waves, repository, tmp_path):
         assert (tmp_path / "back.wav32").read_bytes() == np.arange(4, 8, dtype="<f4").tobytes()
         with pytest.raises(ValueError, match="saves single ones"):
             co.export("x", tmp_path / "all.wav32")
+
+
+def test_hg90_what_is_saved_stays_in_its_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("../out", "/etc/out", "", True):
+        with pytest.raises(ValueError):
+            save(np.zeros(3), tmp_path / "in", name, extension=".npy")
+    assert [path.name for path in tmp_path.rglob("*")] == ["in"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -248,6 +252,72 @@ def test_hg_20_the_folder_and_the_properties(tmp_path, repo, repository):
             use()
     assert (repo.path, repo.initialized, repo.writer_lock_held) == (repository, True, False)
     assert repo.size_nbytes > 0 and re.fullmatch(r"\d+\.\d\d [kM]?B", repo.size_human)
+
+
+def test_hg_20_the_folder_can_be_asked_to_exist(tmp_path, repository):
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        Repository(tmp_path / "nowhere", exists=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        Repository(tmp_path / "file", exists=True)
+    Repository(repository, exists=True).close()
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody, whom a folder refuses")
+def test_hg_20_a_folder_that_takes_no_files():
+    script = (
+        "import os, sys\n"
+        "from storage import Repository\n"
+        "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+        "try: Repository(sys.argv[1], exists=True)\n"
+        "except PermissionError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # whose parents let anybody through, unlike those of tmp_path
+        Path(folder).chmod(0o755)
+        done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
+    assert "takes no files of yours" in done.stdout and folder in done.stdout
+
+
+def test_hg_20_a_newer_format_is_refused(repo, repository):
+    repo.close()
+    config = repository / ".arborfs" / "config.json"
+    config.write_text(re.sub(r'"format": ?1', '"format":99', config.read_text()))
+    with pytest.raises(RuntimeError, match="format 99, .* install a newer arborfs"):
+        Repository(repository)
+
+
+def test_hg_20_a_python_of_32_bits_is_refused(repository, monkeypatch):
+    monkeypatch.setattr("sys.maxsize", 2**31 - 1)
+    with pytest.raises(OSError, match="64 bits"):
+        Repository(repository)
+
+
+def test_hg_20_there_are_no_remotes_yet(repo):
+    with pytest.raises(NotImplementedError, match="no remotes"):
+        repo.remote.push("origin", "main")
+    assert not hasattr(repo, "remote")
+
+
+def test_hg_22_a_revision_or_branch_that_is_no_text(repo):
+    committed(repo, "one", a=1)
+    for wrong in (3, b"main", 1.5):
+        for use in (
+            lambda w: repo.checkout(commit=w),
+            lambda w: repo.checkout(branch=w),
+            lambda w: repo.checkout(tag=w),
+            lambda w: repo.log(commit=w),
+            lambda w: repo.summary(commit=w),
+            lambda w: repo.diff("main", w),
+            lambda w: repo.checkout().diff.commit(w),
+            lambda w: repo.checkout().diff.branch(w),
+            lambda w: repo.create_branch("new", base_commit=w),
+            lambda w: repo.merge("m", "main", w),
+            lambda w: repo.status(w),
+        ):
+            with pytest.raises(ValueError):
+                use(wrong)
+    assert repo.list_branches() == ["main"]
 
 
 def test_hg_21_init(repo, repository):
