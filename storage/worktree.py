@@ -164,6 +164,37 @@ class WorkingTree(EntryWriter):
         self._still_known(known, generation)
         return True
 
+    def replace_value(self, directory: Path, name: bytes, before: bytes, value: bytes, born: bytes) -> bool | None:
+        """Put another value of JSON, which is short, in the place of `before`, as `put_values` does with `instead`, in the case
+        that comes most often; False where there is another one.
+
+        None, and nothing is done, where more than its row may be needed: see put_sample; also where the sample has not got the
+        extended attribute `born`. NotFound, NotADirectory.
+        """
+        p = self._p
+        with p.log.change(SegmentKind.JOURNAL) as txn:
+            known = self._now_known(txn)
+            if known.merging is None:
+                known.merging = self._merging(txn) is not None
+            where, root = self._placed(txn, directory, known), self._placed(txn, (), known)
+            if known.merging or where.staged is None or root.staged is None:
+                return None
+            old = self._row_or_base(txn, where, where.staged, name)
+            if old is None or where.schema is None or where.schema.kind != "json" or where.schema.compression:
+                return None
+            kind, flags, _, _, _, _ = HEAD.unpack_from(old[0])
+            extra = old[0][HEAD.size :]
+            if kind != Kind.SAMPLE or flags or born not in extra:
+                return None
+            if p.staging.value(old[1]) != before:
+                return False
+            row = name, HEAD.pack(kind, 0, 0, len(extra), len(value), time.time_ns()) + extra, value
+            generation = write_row(
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, 0
+            )
+        self._still_known(known, generation)
+        return True
+
     def _row_or_base(self, txn: Txn, where: Where, staged: int, name: bytes) -> tuple[bytes, bytes | Place] | None:
         """Head and value of what `name` is in a staged directory."""
         row = self._p.staging.row(txn, staged, name)

@@ -374,9 +374,13 @@ class Store:
             data = encode_value(value, key)
             if data == before:
                 return value, data
+            if before is not None:
+                if self.files.replace_sample(path, before, data, born=BORN):
+                    return value, data
+                continue
             births = {name: birth or self._births.next()}
             try:
-                if not self.files.write_samples(self.path, {name: data}, born=(BORN, births), instead={name: before}):
+                if not self.files.write_samples(self.path, {name: data}, born=(BORN, births), instead={name: None}):
                     return value, data
             except NotFound:
                 make_directory(self.files, self.path)
