@@ -231,20 +231,20 @@ class WorkingTree(EntryWriter):
             there = change.among(staged, [value.name for value in values])
             for name, found in there.items():
                 self._require_file(found, name)
-            left = [
+            left = {
                 name
                 for name, data in instead.items()
                 if (self.payload(there[name].entry) if name in there else None) != data
-            ]
+            }
             rows = []
             for value in values:
+                if left and value.name in left:
+                    continue
                 if there and value.name in there:
-                    if value.name in left:
-                        continue
                     value = value._replace(extra=_with_birth(there[value.name].entry, born))
                 rows.append(value.row(now))
             change.put_all(staged, rows)
-        return left
+        return sorted(left)
 
     def _require_file(self, found: Found, name: bytes) -> None:
         if found.entry.is_directory:
