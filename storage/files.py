@@ -228,16 +228,16 @@ class Files:
         """Remove samples from a dataset of JSON, str or bytes, then make or replace others, in one step: many at once, fast.
 
         `born` names an extended attribute that keeps when a name first came, and says when that was, in ns since 1970: a new
-        file gets it as decimal digits; one that is replaced keeps its attributes, and gets that one from its mtime where it
-        has none. Files in `instead` are only replaced while they hold what that says (None: while there is none); the names
-        of those that do not are returned. Removing what is not there is well. What is refused of one is refused of all:
-        SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
+        file gets it as decimal digits, none where nothing is said; one that is replaced keeps its attributes, and gets that
+        one from its mtime where it has none. Files in `instead` are only replaced while they hold what that says (None: while
+        there is none); the names of those that do not are returned. Removing what is not there is well. What is refused of
+        one is refused of all: SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
         """
         where = tree_path(directory)
         schema = self._writeable().schema_of(where)
         if schema is None or schema.nested or schema.kind == "array":
             raise Unsupported(f"{os.fspath(directory)} is no dataset of JSON, str or bytes")
-        attribute = os.fsencode(USER + born[0])
+        attribute = os.fsencode(USER + born[0]) if born[0] else b""
         extra = _birth_attributes(attribute, born[1])
         left: Sequence[bytes] = ()
 
@@ -249,6 +249,21 @@ class Files:
 
         self._stored(put)
         return [os.fsdecode(name) for name in left]
+
+    def replace_sample(self, path: FilePath, before: bytes, after: bytes, *, born: str) -> bool:
+        """Put `after` in the place of a sample that holds `before`, as `write_samples` does with `instead`, faster for one.
+
+        False, and nothing is done, where it does not hold that, or is not there.
+        """
+        where = tree_path(path)
+        directory, name = os.fsdecode(b"/".join(where[:-1])), where[-1]
+        if len(after) <= INLINE_MAX and is_json(after):
+            attribute = os.fsencode(USER + born)
+            replaced = self._writeable().replace_value(where[:-1], name, before, after, attribute)
+            if replaced is not None:
+                return replaced
+        text = os.fsdecode(name)
+        return not self.write_samples(directory, {text: after}, born=(born, {}), instead={text: before})
 
     def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
         """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
@@ -328,8 +343,12 @@ class Files:
         pairs = {os.fsencode(USER + name): value for name, value in values.items()}
         self._writeable().set_attributes(tree_path(path), xattrs=pairs)
 
-    def set_schema(self, path: FilePath, schema: Schema) -> None:
-        """Make a directory a dataset. Exists where it is another one, or has files that would be samples."""
+    def set_schema(self, path: FilePath, schema: Schema, *, born: str = "") -> None:
+        """Make a directory a dataset of JSON, str or bytes; its files with the ending of samples become samples, and get
+        their mtime as the extended attribute `born` if that is given and they have none: see write_samples.
+
+        Exists where it is a dataset already; InvalidSample (a ValueError) where a file does not fit, and nothing changes.
+        """
         where = tree_path(path)
         tree = self._writeable()
         before = tree.entry(where)
@@ -337,9 +356,14 @@ class Files:
             raise NotADirectory(f"{path_text(where)} is a file")
         if before.schema is not None:
             raise Exists(f"{path_text(where)} is a dataset already")
-        if any(name.endswith(schema.suffix) for name, _ in tree.entries(where)):
-            raise Exists(f"{path_text(where)} holds files that would be samples: move them out of it first")
+        fitting: dict[str, bytes] = {}
+        for name, entry in tree.entries(where):
+            if entry.kind is Kind.FILE and entry.size and name.endswith(schema.suffix):
+                fitting[os.fsdecode(name)] = data = bytes(tree.content(entry).read(0, entry.size))
+                check_file(schema.holds, BytesSource(data), path_text((*where, name)))
         tree.set_schema(where, schema)
+        if fitting:
+            self.write_samples(path, fitting, born=(born, {}), instead=fitting)
 
     def sync(self) -> None:
         """Make every change so far survive power loss, too."""
@@ -456,6 +480,8 @@ def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[
     usual = encode_attributes(Attributes(xattrs=((attribute, b"1" * 19),)))[:-19]
 
     def extra(name: str) -> bytes:
+        if name not in births:
+            return b""
         digits = b"%d" % births[name]
         if len(digits) == 19:  # from 2001 to 2286: the length is part of what stands before
             return usual + digits

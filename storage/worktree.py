@@ -180,9 +180,40 @@ class WorkingTree(EntryWriter):
                     return False  # its attributes are to be kept, or its bytes to be read
                 if old[1] == value:
                     return True
-            row, new = (name, head, value), old is None
+            row, mtime = (name, head, value), time.time_ns() if old is None else 0
             generation = write_row(
-                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, new=new
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, mtime
+            )
+        self._still_known(known, generation)
+        return True
+
+    def replace_value(self, directory: Path, name: bytes, before: bytes, value: bytes, born: bytes) -> bool | None:
+        """Put another value of JSON, which is short, in the place of `before`, as `put_values` does with `instead`, in the case
+        that comes most often; False where there is another one.
+
+        None, and nothing is done, where more than its row may be needed: see put_sample; also where the sample has not got the
+        extended attribute `born`. NotFound, NotADirectory.
+        """
+        p = self._p
+        with p.log.change(SegmentKind.JOURNAL) as txn:
+            known = self._now_known(txn)
+            if known.merging is None:
+                known.merging = self._merging(txn) is not None
+            where, root = self._placed(txn, directory, known), self._placed(txn, (), known)
+            if known.merging or where.staged is None or root.staged is None:
+                return None
+            old = self._row_or_base(txn, where, where.staged, name)
+            if old is None or where.schema is None or where.schema.kind != "json" or where.schema.compression:
+                return None
+            kind, flags, _, _, _, _ = HEAD.unpack_from(old[0])
+            extra = old[0][HEAD.size :]
+            if kind != Kind.SAMPLE or flags or born not in extra:
+                return None
+            if p.staging.value(old[1]) != before:
+                return False
+            row = name, HEAD.pack(kind, 0, 0, len(extra), len(value), time.time_ns()) + extra, value
+            generation = write_row(
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, 0
             )
         self._still_known(known, generation)
         return True
@@ -210,9 +241,9 @@ class WorkingTree(EntryWriter):
     ) -> list[bytes]:
         """Remove samples of one directory, then stage others, which are no arrays, in one record.
 
-        `born` is the extended attribute that keeps when a name was new: what replaces another sample keeps its mode, owner
-        and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they hold
-        what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
+        `born` is the extended attribute that keeps when a name was new, if any: what replaces another sample keeps its mode,
+        owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they
+        hold what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
         """
         now = time.time_ns()
         with self._change() as change:
@@ -223,20 +254,20 @@ class WorkingTree(EntryWriter):
             there = change.among(staged, [value.name for value in values])
             for name, found in there.items():
                 self._require_file(found, name)
-            left = [
+            left = {
                 name
                 for name, data in instead.items()
                 if (self.payload(there[name].entry) if name in there else None) != data
-            ]
+            }
             rows = []
             for value in values:
+                if left and value.name in left:
+                    continue
                 if there and value.name in there:
-                    if value.name in left:
-                        continue
                     value = value._replace(extra=_with_birth(there[value.name].entry, born))
                 rows.append(value.row(now))
             change.put_all(staged, rows)
-        return left
+        return sorted(left)
 
     def _require_file(self, found: Found, name: bytes) -> None:
         if found.entry.is_directory:
@@ -394,7 +425,8 @@ def _with_birth(old: Entry, born: bytes) -> bytes:
     """The attributes of what replaces `old`, encoded."""
     kept = old.attributes
     xattrs = dict(kept.xattrs)
-    xattrs.setdefault(born, str(old.mtime).encode())
+    if born:
+        xattrs.setdefault(born, str(old.mtime).encode())
     return encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
 
 

@@ -18,7 +18,7 @@ from storage.pods.tracker import ProgressTracker
 class _Sharing(PersistentOrderedDict):
     """Writes each change at once, and hands out copies: nothing is ever dirty."""
 
-    _lock: AbstractContextManager[None] | None = None
+    _lock: AbstractContextManager[object] | None = None
 
     def __getitem__(self, key: Any) -> JSON:
         """A copy of the value of a key, as of now; KeyError where there is none. See `set` for changing it."""

@@ -137,14 +137,11 @@ class Store:
                 self._expected.pop(name, None)
             self._put(name, data)
 
-    def put_new(self, key: Key, value: object, *, unseen: bool = False) -> bool:
-        """Give a key a value, unless it has one, or somebody else has given it one when this is written; whether it had none.
-
-        With `unseen` only that is found out which needs no look at the files.
-        """
+    def put_new(self, key: Key, value: object) -> bool:
+        """Give a key a value, unless it has one, or somebody else gave it one before this is written; whether it had none."""
         name, data = file_name(key), encode_value(value, key)
         with self.ours():
-            if self._set.get(name) is not None or name in self._read or not (unseen or not self._stored_now(name)):
+            if self._exists(name):
                 return False
             if self.merge is not None:
                 self._expected[name] = None
@@ -190,7 +187,7 @@ class Store:
     def _exists(self, name: str) -> bool:
         if name in self._set:
             return self._set[name] is not None
-        return name in self._read or self._stored_now(name)
+        return self._stored_now(name)
 
     def _stored_now(self, name: str) -> bool:
         return name not in self._gone and self._in_files(name)
@@ -377,9 +374,13 @@ class Store:
             data = encode_value(value, key)
             if data == before:
                 return value, data
+            if before is not None:
+                if self.files.replace_sample(path, before, data, born=BORN):
+                    return value, data
+                continue
             births = {name: birth or self._births.next()}
             try:
-                if not self.files.write_samples(self.path, {name: data}, born=(BORN, births), instead={name: before}):
+                if not self.files.write_samples(self.path, {name: data}, born=(BORN, births), instead={name: None}):
                     return value, data
             except NotFound:
                 make_directory(self.files, self.path)
@@ -417,13 +418,16 @@ def store_at(place: Place) -> tuple[Store, bool]:
 
 
 def make_directory(files: Files, path: str) -> None:
-    """Make the directory of a POD, unless it is there. Exists where it is another dataset, or has files that would be keys."""
+    """Make the directory of a POD, unless it is there; an ordinary one becomes one, with the JSON files in it.
+
+    Exists where it is another dataset; InvalidSample where a file that would be a key holds no JSON. Both are ValueErrors.
+    """
     if path:
         files.make_directory(path, parents=True, schema=SCHEMA)
     schema = files.schema(path)
     if schema is None:
         try:
-            files.set_schema(path, SCHEMA)
+            files.set_schema(path, SCHEMA, born=BORN)
         except Exists:
             schema = files.schema(path)
             if schema is None:
