@@ -20,6 +20,8 @@ from storage.model.format import MALFORMED
 
 MAGIC = b"arbL\x01\0\0\0"
 SUFFIX = ".labels"
+WORTH = 2000
+"""What took so many nodes and rows to find is kept."""
 FILES = 16
 """So many files are kept, those that were used last."""
 LARGEST = 1 << 32

@@ -17,7 +17,7 @@ from storage import Repository
 from storage.engine import Engine
 from storage.errors import ArborError, DamagedMark, NotFound
 from storage.files import Files
-from storage.labels import labels as labels_module
+from storage.labels import keeping
 from storage.labels.keeping import FILES
 from storage.labels.walk import Walk
 from storage.model.samples import make_schema
@@ -118,7 +118,7 @@ def tree(repository: Path) -> Iterator[Files]:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little there is to find, it is kept for the next process."""
-    monkeypatch.setattr(labels_module, "WORTH", 0)
+    monkeypatch.setattr(keeping, "WORTH", 0)
 
 
 def test_treants_are_found_by_tag_and_category(tree):
@@ -303,6 +303,22 @@ def test_only_what_changed_is_looked_at(tree, monkeypatch):
     tree.rename("g2/t2", "g1/moved")
     assert "g1/moved" in labels.having(TAG, "x")
     assert sum(looked) < 10
+
+
+def test_an_interrupted_look_leaves_nothing_half_known(tree, monkeypatch):
+    make(tree, "a", 1, "x")
+    assert tree.labels().values(TAG) == ["x"]
+    make(tree, "a", 1, "y")
+    make(tree, "b", 2, "z")
+
+    def interrupted(walk: Walk) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(Walk, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tree.labels().marked()
+    assert_true(tree)
 
 
 # Between processes
