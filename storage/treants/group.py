@@ -100,6 +100,7 @@ class GroupMembers:
 
     def _change(self, change: Callable[[dict[str, Member]], dict[str, Member]]) -> None:
         def changed(state: State) -> State:
+            """The state with other members."""
             known = {member.uuid: member for member in state.members}
             return msgspec.structs.replace(state, members=tuple(change(known).values()))
 
