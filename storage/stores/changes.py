@@ -122,6 +122,7 @@ class Change:
             self._group(directory, path)
             return directory
         directory = self.new_directory(entry.root, path)
+        self.structural = True  # what is known of it is what it was before
         staged = Entry(Kind.STAGED, entry.size, entry.mtime, entry.attributes)
         self.put(parent, name, encode_head(staged), STAGED_ID.pack(directory))
         self._groups[parent].unchanged.add(name)
@@ -132,7 +133,6 @@ class Change:
         directory = self._index.next_number(self.txn, b"directory")
         self._created[directory] = base
         self._groups[directory] = _Group(base, path)
-        self.structural = True
         return directory
 
     def _group(self, directory: int, path: Path) -> _Group:
