@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -165,7 +164,7 @@ def _place(given: str, repository: Repository, branch: str | None, commit: str |
     inside = tree_path(path)
     if inside[:1] == (b".arborfs",):
         raise InvalidName(f"{given} is among arborfs's own files")
-    files = repository.files(commit=commit) if commit else _shared(repository, repository.files(branch=branch or ""))
+    files = repository.files(commit=commit) if commit else repository.files(branch=branch or "")
     return Place(Path(given), os.fsdecode(b"/".join(inside)), files, repository)
 
 
@@ -202,15 +201,6 @@ def _repository(path: str) -> Repository | None:
         if known is None or known[0] != key:
             known = _open[path] = (key, Repository(path))
     return known[1]
-
-
-_files: WeakKeyDictionary[Repository, dict[str, Files]] = WeakKeyDictionary()
-
-
-def _shared(repository: Repository, files: Files) -> Files:
-    """The files of a branch that all places on it have: what one finds out of where directories are staged, all know."""
-    with _lock:
-        return _files.setdefault(repository, {}).setdefault(files.branch or "", files)
 
 
 def let_go() -> None:

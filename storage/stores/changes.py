@@ -97,14 +97,8 @@ class Change:
 
     def directory(self, path: Path) -> int:
         """The id of the directory at `path`, staging it and those above it where needed. NotFound, NotADirectory."""
-        known = self._known.get(path)
-        if known is not None and known.staged is not None:
-            # Where it is staged, so is everything above it.
-            self._groups.setdefault(known.staged, _Group(known.base, path))
-            return known.staged
-        current = self._root_id
-        self._group(current, ())
-        for depth, name in enumerate(path):
+        above, current = self._known_above(path)
+        for depth, name in enumerate(path[above:], above):
             here = path[: depth + 1]
             found = self.find(current, name)
             if found is None:
@@ -113,6 +107,19 @@ class Change:
                 raise NotADirectory(f"{path_text(here)} is not a directory")
             current = self._stage_directory(current, name, found, here)
         return current
+
+    def _known_above(self, path: Path) -> tuple[int, int]:
+        """How deep on the way to `path` the last directory is that is known to be staged, and its id."""
+        for depth in range(len(path), 0, -1):
+            known = self._known.get(path[:depth])
+            if known is not None and known.staged is not None:
+                # Where it is staged, so is everything above it.
+                self._groups.setdefault(known.staged, _Group(known.base, path[:depth]))
+                return depth, known.staged
+            if self._dropped:
+                break  # what is known may be among it
+        self._group(self._root_id, ())
+        return 0, self._root_id
 
     def _stage_directory(self, parent: int, name: bytes, found: Found, path: Path) -> int:
         entry = found.entry
