@@ -170,9 +170,9 @@ class WorkingTree(EntryWriter):
                     return False  # its attributes are to be kept, or its bytes to be read
                 if old[1] == value:
                     return True
-            row, new = (name, head, value), old is None
+            row, mtime = (name, head, value), time.time_ns() if old is None else 0
             generation = write_row(
-                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, new=new
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, mtime
             )
         self._still_known(known, generation)
         return True

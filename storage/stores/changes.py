@@ -19,6 +19,7 @@ from storage.stores.contents import FLAGS, contents_digests
 from storage.stores.log import Log
 from storage.stores.objects import Objects
 from storage.stores.refs import Refs
+from storage.stores.single import write_row
 from storage.stores.staging import (
     REMOVED_HEAD,
     STAGED_ID,
@@ -253,6 +254,11 @@ class Change:
         self._require_contents()
         now = time.time_ns()
         groups = {i: g for i, g in self._groups.items() if g.rows or g.mtime or i in self._created}
+        if len(groups) == 1 and not (self._created or self._dropped or self._attributes):
+            ((directory, group),) = groups.items()
+            if len(group.rows) == 1 and not group.unchanged:
+                (row,) = group.rows.values()
+                return self._write_row(origin, directory, group, row, group.mtime or (now if group.stamped else 0))
         leaves: list[list[LeafRow]] = []
         blocks: list[bytes] = []
         heads = []
@@ -279,6 +285,11 @@ class Change:
         )
         noted = [(self._branch, list(path), names) for path, names in paths]
         return note_change(self._index, self.txn, origin, noted)
+
+    def _write_row(self, origin: bytes, directory: int, group: _Group, row: LeafRow, mtime: int) -> int:
+        """Most changes are one row."""
+        index, log, txn, root_id = self._index, self._log, self.txn, self._root_id
+        return write_row(index, log, txn, origin, self._branch, root_id, group.path, directory, row, mtime)
 
     def _require_contents(self) -> None:
         """Collected where gc took chunks that these rows refer to, since they were stored or found stored."""

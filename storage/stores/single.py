@@ -1,12 +1,11 @@
-"""One row of one staged directory: the record and the rows that `changes.Change` makes for it, at a third of the cost.
+"""One row of one staged directory: its record of the journal, and what `apply_stage` makes of that, at a third of the cost.
 
-Outside a batch every small sample and every small file that is closed is such a change, and costs little else.
+Most changes are that: outside a batch every sample, in a mount every file that is closed.
 """
 
 from __future__ import annotations
 
 import struct
-import time
 
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Record, RecordKind, SegmentKind
@@ -32,15 +31,13 @@ def write_row(
     path: Path,
     directory: int,
     row: LeafRow,
-    *,
-    new: bool,
+    mtime: int,
 ) -> int:
     """Stage one row in the directory `directory`, which is staged and lies at `path` of a branch; the new generation.
 
-    Inside `log.change(JOURNAL)`. The row leads to no objects and to no directory. Where it is `new` the directory gets a
-    new time.
+    Inside `log.change(JOURNAL)`. The directory gets that time, unless it is 0. Nothing is checked: neither that the row's
+    objects are stored, nor what it replaces.
     """
-    mtime = time.time_ns() if new else 0
     block = encode_leaf([row])
     places: list[tuple[list[bytes], list[bytes] | None]] = [(list(path), [row[0]])]
     head = encode_record(StageRecord(branch, [], [], [(directory, mtime, len(block))], [], places))
@@ -49,7 +46,7 @@ def write_row(
     record = Record(RecordKind.STAGE, [payload], len(payload), sequence=sequence)
     place = log.append(txn, SegmentKind.JOURNAL, record)
     key = number_key(directory)
-    if new:
+    if mtime:
         known = txn.get(key, db=index.directories)
         if known is not None:
             changed = known[:DIGEST_SIZE] + _MTIME.pack(mtime) + known[_MTIME_END:]

@@ -24,6 +24,7 @@ class Syncer:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._running = 0
+        self._thread: threading.Thread | None = None
 
     def notice(self) -> None:
         """Something was acknowledged that is not synced yet."""
@@ -33,7 +34,8 @@ class Syncer:
             if self._running == os.getpid() or self._stop.is_set():
                 return
             self._running = os.getpid()
-            threading.Thread(target=self._run, name="arborfs-sync", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name="arborfs-sync", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         self._stop.wait(self._interval)
@@ -49,6 +51,9 @@ class Syncer:
             _logger.error("staged work could not be synced to disk: %s", error)
 
     def stop(self) -> None:
-        """No more syncs."""
+        """No more syncs: one that is under way has ended when this returns."""
         with self._lock:
             self._stop.set()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
