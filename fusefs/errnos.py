@@ -39,6 +39,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.NotFound: errno.ENOENT,
     errors.NotARepository: errno.EIO,
     errors.NotATreant: errno.ENOENT,
+    errors.TreeNotFound: errno.ENOENT,
     errors.MultipleTreants: errno.EINVAL,
     errors.NotMounted: errno.ENOENT,
     errors.Exists: errno.EEXIST,

@@ -148,7 +148,7 @@ class UnknownRevision(NotFound, ValueError):
     """No branch, tag or commit answers to that."""
 
 
-class TreeNotFound(NotFound, FileNotFoundError):
+class TreeNotFound(Missing, FileNotFoundError):
     """No directory is at the path."""
 
 

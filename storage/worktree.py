@@ -138,14 +138,7 @@ class WorkingTree(EntryWriter):
 
     def _put_entry(self, change: Change, path: Path, entry: Entry | None, parents: Mapping[Path, Entry]) -> None:
         parent, name = split(path)
-        for depth in range(1, len(path)):
-            above = change.directory(path[: depth - 1])
-            if change.find(above, path[depth - 1]) is None:
-                like = parents[path[:depth]]
-                child = change.new_directory(EMPTY, path[:depth])
-                head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
-                change.put(above, path[depth - 1], head, STAGED_ID.pack(child), new=True)
-        directory = change.directory(parent)
+        directory = self._directory(change, parent, parents)
         found = change.find(directory, name)
         if found is not None and found.entry.is_directory:
             change.drop(found)
@@ -154,6 +147,22 @@ class WorkingTree(EntryWriter):
             change.structural |= entry.is_directory
         elif found is not None:
             change.remove(directory, name)
+
+    def _directory(self, change: Change, path: Path, parents: Mapping[Path, Entry]) -> int:
+        """The id of the directory at `path`; where it is missing it is made, and what is missing above it, like those in
+        `parents`.
+        """
+        try:
+            return change.directory(path)
+        except NotFound:
+            if not path:
+                raise
+        above = self._directory(change, path[:-1], parents)
+        like = parents[path]
+        child = change.new_directory(EMPTY, path)
+        head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
+        change.put(above, path[-1], head, STAGED_ID.pack(child), new=True)
+        return child
 
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""

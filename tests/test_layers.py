@@ -21,6 +21,7 @@ LAYERS = [
     ["storage.model"],
     ["storage.tree"],
     ["storage.disk"],
+    ["storage.pools"],
     ["storage.config"],
     ["storage.mounts"],
     ["storage.mergers"],

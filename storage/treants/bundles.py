@@ -86,6 +86,7 @@ class Bundle(Members["Treant", Spot]):
 
     @tags.setter
     def tags(self, tags: Any) -> None:
+        """Give every member those tags, and no others."""
         for member in self:
             member.tags = tags
 
@@ -96,6 +97,7 @@ class Bundle(Members["Treant", Spot]):
 
     @categories.setter
     def categories(self, categories: Any) -> None:
+        """Give every member those categories, and no others."""
         for member in self:
             member.categories = categories
 

@@ -71,6 +71,7 @@ class Categories:
         """Remove one. NotFound (a KeyError) if it is not there."""
 
         def without(state: State) -> State:
+            """The state without it."""
             _value(state.categories, key)
             return _without(state, (key,))
 

@@ -112,6 +112,7 @@ class Data:
         path = f"{self._path(handle)}/{FRAME}"
 
         def changed(old: bytes | None) -> bytes:
+            """The file as it shall be."""
             if old is None:
                 raise self._missing(handle)
             return change(old, path)

@@ -153,6 +153,7 @@ class _Reader:
         self._at = 0
 
     def sentence(self) -> Choice:
+        """The choice that the whole text says. _NoSentence."""
         found = self._either()
         if self._at < len(self._tokens):
             raise _NoSentence

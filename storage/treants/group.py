@@ -100,6 +100,7 @@ class GroupMembers:
 
     def _change(self, change: Callable[[dict[str, Member]], dict[str, Member]]) -> None:
         def changed(state: State) -> State:
+            """The state with other members."""
             known = {member.uuid: member for member in state.members}
             return msgspec.structs.replace(state, members=tuple(change(known).values()))
 
@@ -243,7 +244,7 @@ class GroupMembers:
 
     def map(self, function: Callable[..., Any], processes: int = 1, **kwargs: Any) -> list[Any] | None:
         """`function(member, **kwargs)` of each, in order, by so many processes; None if all results are None."""
-        results = list(mapped(function, list(self), processes, kwargs))
+        results = mapped(function, list(self), processes, kwargs)
         return results if any(result is not None for result in results) else None
 
     @property

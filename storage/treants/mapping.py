@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
 from functools import partial
 from typing import Any
 
-from storage.errors import Unsupported, WorkerDied
+from storage.errors import Unsupported
+from storage.pools import worker_pool
 
 SHARES = 4
 """So many portions of the work each process gets, so that all of them end at about the same time."""
@@ -18,30 +17,29 @@ SHARES = 4
 
 def mapped(
     function: Callable[..., Any], members: Sequence[object], processes: int, kwargs: Mapping[str, Any]
-) -> Iterator[Any]:
+) -> list[Any]:
     """`function(member, **kwargs)` of each member, in their order.
 
     Unsupported (a ValueError) for fewer processes than one, and for a function or arguments that cannot go to another process;
-    WorkerDied where one of these ended. What the function raises is raised here; the work that nobody has begun is dropped.
+    WorkerDied where one of these ended. What the function raises is raised here, at once: the other processes end.
     """
     if processes < 1:
         raise Unsupported(f"{processes} processes can do nothing: name one or more")
     call = partial(function, **kwargs)
     if processes == 1 or len(members) < 2:
-        yield from map(call, members)
-        return
+        return list(map(call, members))
     _check_portable(call)
-    # Spawned, so that they carry nothing over: threads and locks that this process holds would not work in a fork of it.
-    pool = ProcessPoolExecutor(min(processes, len(members)), multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(call, members, chunksize=-(-len(members) // (processes * SHARES)))
-    except BrokenProcessPool as error:
-        raise WorkerDied(
-            "a worker process has ended before its work was done: it was killed, or could not begin. A program that maps "
-            "does so below `if __name__ == '__main__':`"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    size = -(-len(members) // (processes * SHARES))
+    shares = [members[start : start + size] for start in range(0, len(members), size)]
+    with worker_pool(min(processes, len(shares)), "the results are lost") as submit:
+        futures = [submit(_each, call, share) for share in shares]
+        for future in as_completed(futures):
+            future.result()  # the first error, whichever share it is in
+        return [result for future in futures for result in future.result()]
+
+
+def _each(call: Callable[[object], Any], members: Sequence[object]) -> list[Any]:
+    return list(map(call, members))
 
 
 def _check_portable(call: object) -> None:

@@ -180,7 +180,7 @@ class Members(Generic[M, I]):
         import, not a lambda, and members go there by path. The first error, of a member or of a process (WorkerDied), ends it
         and is raised here.
         """
-        results = list(mapped(function, list(self), processes, kwargs))
+        results = mapped(function, list(self), processes, kwargs)
         return None if all(result is None for result in results) else results
 
     def globfilter(self, pattern: str) -> Self:

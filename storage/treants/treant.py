@@ -141,6 +141,7 @@ class Treant(Tree):
         """Put what `change` makes of the state in its place, in one step; it may be called again where others were first."""
 
         def changed(data: bytes | None) -> bytes:
+            """The file as it shall be."""
             if data is None:
                 raise self._gone()
             return encode_state(change(self._decoded(data)))
@@ -378,6 +379,7 @@ def _labelled(categories: Any, tags: object) -> Callable[[State], State]:
     fresh = checked(dict(categories or {}))
 
     def add(state: State) -> State:
+        """The state with them."""
         kept = {key: value for key, value in {**state.categories, **fresh}.items() if value is not None}
         return State(state.uuid, state.kind, tuple(sorted({*state.tags, *fresh_tags})), kept, state.members)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 
@@ -27,3 +28,9 @@ def is_killed(member):
 
 def noted(member, folder):
     (Path(folder) / member.name).write_text(member.read() if hasattr(member, "read") else "")
+
+
+def fails_or_never_ends(member, name):
+    if member.name == name:
+        raise LookupError(f"{member.name} is none")
+    threading.Event().wait()

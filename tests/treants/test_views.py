@@ -130,6 +130,11 @@ def test_errors_of_processes_reach_the_caller(view):
         view.map(lambda member: member.name, processes=2)
 
 
+def test_an_error_does_not_wait_for_work_that_never_ends(view):
+    with pytest.raises(LookupError, match="x is none"):
+        view.map(mapped_functions.fails_or_never_ends, processes=4, name="x")
+
+
 def test_a_plain_path_stands_for_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
