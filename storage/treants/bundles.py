@@ -14,6 +14,7 @@ from storage.places import Place
 from storage.treants.aggregates import AggCategories, AggTags
 from storage.treants.grammar import Chosen, choice
 from storage.treants.members import Members
+from storage.treants.notebook import bundle_html
 from storage.treants.spots import Spot, Spots, text_of
 from storage.treants.state import GROUP, STATE_NAME, Scalar, State
 from storage.treants.trees import Tree
@@ -144,6 +145,9 @@ class Bundle(Members["Treant", Spot]):
     def _states(self) -> list[State]:
         """What each member's state file says. NotATreant where one is no more."""
         return [_state(place, path) for place, path in self._items]
+
+    def _repr_html_(self) -> str:
+        return bundle_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By paths: another process looks there itself."""
