@@ -210,7 +210,7 @@ class Change:
     def put_all(self, directory: int, rows: Sequence[LeafRow]) -> None:
         """Stage many entries, whatever they replace."""
         group = self._groups[directory]
-        group.rows.update((row[0], row) for row in rows)
+        group.rows |= {row[0]: row for row in rows}
         group.stamped = True
 
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
