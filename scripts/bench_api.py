@@ -1,7 +1,7 @@
 """The Python API: 50,000 images of 784 bytes with their labels, and 2,000 images of 256 KiB.
 
 Floors, in the same run: raw LMDB with the same bytes, `np.load` of the whole stack, a plain file of the compressed bytes,
-unpacking alone; where PyTorch is installed, a DataLoader over one .npy file per sample.
+unpacking alone, by two threads; where PyTorch is installed, a DataLoader over one .npy file per sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from bench_common import Figures, Row, medians, quiet, repository, seconds
 
 from storage import Repository
 from storage.checkout import WriterCheckout
-from storage.model.chunking import pack, unpack
+from storage.model.chunking import pack, pack_many, unpack, unpack_many
+from storage.stacking import MANY_LEAVES
+from storage.tree.cut import LEAF_TARGET
 
 COUNT, SIDE = 50_000, 28
 NAKED = 10_000
@@ -99,6 +101,19 @@ def _floors(work: Path, images: np.ndarray, labels: np.ndarray, figures: Figures
     environment.close()
     np.save(work / "stack.npy", images)
     figures.setdefault("np.load", []).append(seconds(lambda: np.load(work / "stack.npy")))
+    figures.setdefault("unpack leaves", []).append(_unpacked(images))
+
+
+def _unpacked(images: np.ndarray) -> float:
+    """Seconds in which two threads unpack the images, packed in pieces as long as leaves, and keep nothing."""
+    raw = images.tobytes()
+    pieces = [raw[at : at + LEAF_TARGET] for at in range(0, len(raw), LEAF_TARGET)]
+    packed = [
+        (codec, memoryview(data), len(piece)) for (codec, data), piece in zip(pack_many(pieces), pieces, strict=True)
+    ]
+    portions = [packed[at : at + MANY_LEAVES] for at in range(0, len(packed), MANY_LEAVES)]
+    with ThreadPoolExecutor(2) as threads:
+        return seconds(lambda: _exhaust(threads.map(lambda portion: len(unpack_many(portion)), portions)))
 
 
 def _datasets(co: WriterCheckout) -> None:
@@ -284,6 +299,7 @@ def _rows(m: dict[str, float]) -> list[Row]:
         rate("read at random", "random", f"{get / m['random']:.2f} x raw LMDB", ">= 100,000/s"),
         rate("read in order", "in order", f"{get / m['in order']:.2f} x raw LMDB", ">= 300,000/s"),
         ("stack of all", f"{m['stack'] * 1e3:.0f} ms", f"{load / m['stack']:.2f} x np.load", ">= 0.3 x"),
+        ("", "", f"{m['unpack leaves'] / m['stack']:.2f} x unpacking", ""),
         _large_row("write", m["write large"], f"{m['plain file'] / m['write large']:.2f} x a plain file", ">= 0.5 x"),
         _large_row("read", m["read large"], f"{m['unpack'] / m['read large']:.2f} x unpacking", ">= 0.7 x"),
         *loader,

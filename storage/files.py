@@ -394,12 +394,15 @@ class _Reading(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
+        """It can be read."""
         return True
 
     def seekable(self) -> bool:
+        """It can be read from any place."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Read on from there; where that is. Behind the end there is nothing to read."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._content.size}[whence]
         if start + offset < 0:
             raise InvalidName("before the beginning of a file there is nothing")
@@ -407,9 +410,11 @@ class _Reading(io.RawIOBase):
         return self._at
 
     def tell(self) -> int:
+        """Where reading goes on."""
         return self._at
 
     def readinto(self, buffer: object) -> int:
+        """Fill a buffer as far as there is something to read; how many bytes that are."""
         target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         data = self._content.read(self._at, len(target))
         target[: len(data)] = data

@@ -36,6 +36,7 @@ def directory_counts(objects: Objects) -> Counts:
     """Counts of what these objects hold."""
 
     def count(key: tuple[Digest, Schema]) -> tuple[int, int]:
+        """The count, and what it weighs in the cache."""
         root, schema = key
         found = read.heads(objects.node, partial(objects.nodes, keep=False), root)
         return sum(is_directory_of(head, schema) for head in found), COUNTED

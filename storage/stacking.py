@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from storage.errors import NotFound, SchemaMismatch
+from storage.errors import Corrupt, NotFound, SchemaMismatch
 from storage.model.chunking import THREADS
-from storage.model.digest import Digest
+from storage.model.digest import Digest, hexed
 from storage.model.names import Path
 from storage.model.records import Entry, Kind, Schema, decode_entry, is_plain_sample
 from storage.model.samples import Array, array_from
@@ -30,6 +30,8 @@ FEW = 8
 """So many samples of one leaf are taken out of it together, fewer one by one."""
 
 _Waiting = Iterator[tuple[int, Entry]]
+_Placed = tuple[int, int, Digest]
+"""A leaf by its digest, with the place of its first sample and how many it must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,42 +100,45 @@ class Stacker:
         where = b"/".join(self.path).decode("utf-8", "backslashreplace")
         return NotFound(f"no sample {key!r} in dataset {where!r}")
 
-    def _sliced(self, leaves: Sequence[tuple[int, Digest]], stacked: Array) -> _Waiting:
+    def _sliced(self, leaves: Sequence[_Placed], stacked: Array) -> _Waiting:
         """Copy what can be copied leaf by leaf, in threads; the places and entries of all else."""
         # One task for each thread, which takes portions as it comes along: to hand one over costs as much as unpacking many.
         portions = iter([leaves[at : at + MANY_LEAVES] for at in range(0, len(leaves), MANY_LEAVES)])
         with ThreadPoolExecutor(THREADS) as pool:
             tasks = [pool.submit(self._copied, portions, stacked) for _ in range(min(THREADS, len(leaves)))]
             for task in tasks:
-                for at, digest in task.result():
-                    yield from self._single(at, digest)
+                for leaf in task.result():
+                    yield from self._single(leaf)
 
-    def _copied(self, portions: Iterator[Sequence[tuple[int, Digest]]], stacked: Array) -> list[tuple[int, Digest]]:
+    def _copied(self, portions: Iterator[Sequence[_Placed]], stacked: Array) -> list[_Placed]:
         """Copy those leaves that are a block; the others. `stacked` lies in memory in its own order."""
         others = []
         size = self._size
         room = stacked.reshape(-1).view(np.uint8).data
         for portion in portions:
-            found = self.tree.objects.get_many([digest for _, digest in portion])
-            for (at, digest), raw in zip(portion, found, strict=True):
+            found = self.tree.objects.get_many([digest for _, _, digest in portion])
+            for leaf, raw in zip(portion, found, strict=True):
                 values = uniform_values(raw, size) if size else None
                 if values is None:
-                    others.append((at, digest))
-                else:
-                    # Not as arrays: that would let go of Python's lock for a microsecond of work.
-                    room[at * size : at * size + len(values)] = values
+                    others.append(leaf)
+                    continue
+                at, count, digest = leaf
+                if len(values) != count * size:
+                    raise _contradiction(digest, len(values) // size, count)
+                # Not as arrays: that would let go of Python's lock for a microsecond of work.
+                room[at * size : (at + count) * size] = values
         return others
 
-    def _single(self, at: int, digest: Digest) -> _Waiting:
-        """The samples of a leaf, from place `at` on."""
+    def _single(self, placed: _Placed) -> _Waiting:
+        """The samples of a leaf with their places."""
+        at, count, digest = placed
         leaf = self.tree.objects.passing(digest)
         if not isinstance(leaf, Leaf):
             raise BadNode("an inner node stands where a leaf is expected")
-        for _, head, value in leaf.rows():
-            entry = decode_entry(head, value)
-            if entry.kind is Kind.SAMPLE:
-                yield at, entry
-                at += 1
+        entries = [decode_entry(head, value) for _, head, value in leaf.rows() if head[0] == Kind.SAMPLE]
+        if len(entries) != count:
+            raise _contradiction(digest, len(entries), count)
+        yield from enumerate(entries, at)
 
     def _picked(
         self,
@@ -198,6 +203,11 @@ class Stacker:
                 for _ in pool.map(put, _parts(slab, step)):
                     pass
                 slab = list(islice(rest, SLAB))
+
+
+def _contradiction(leaf: Digest, found: int, told: int) -> Corrupt:
+    # Places behind it would be those of other samples, or of none.
+    return Corrupt(f"tree node {hexed(leaf)} holds {found} samples, the node above it says {told}", digest=hexed(leaf))
 
 
 def _parts(slab: list[tuple[int, Entry]], step: int) -> Iterator[list[tuple[int, Entry]]]:

@@ -137,6 +137,7 @@ class Objects:
             return
 
         def unpack_there(codec: int, stored: memoryview, length: int) -> None:
+            """Unpack a record straight into the room; a delta by way of what it is a delta of."""
             if codec == Codec.DELTA:
                 stored, codec = memoryview(self.unpacked(codec, stored, length)), Codec.RAW
             unpack_into(room, codec, stored, length)

@@ -99,18 +99,22 @@ def directories(load: Load, root: Digest) -> Iterator[tuple[bytes, Entry]]:
             yield from ((name, decode_entry(head, value)) for name, head, value in node.rows() if head[0] == _DIRECTORY)
 
 
-def leaves(load: Load, root: Digest) -> list[tuple[int, Digest]]:
-    """The leaves in order, each with the number of samples before it: to be loaded in any order. Loads inner nodes only."""
-    found = [] if root == EMPTY else [(0, root)]
+def leaves(load: Load, root: Digest) -> list[tuple[int, int, Digest]]:
+    """The leaves in order, each with the number of samples before it and in it, as the nodes above it say.
+
+    Loads inner nodes only, and the root.
+    """
+    found = [] if root == EMPTY else [(0, sums(load, root).samples, root)]
     level = load(root).level if found else 0
     while level:
         level -= 1
-        below: list[tuple[int, Digest]] = []
-        for before, digest in found:
+        below: list[tuple[int, int, Digest]] = []
+        for before, _, digest in found:
             node = load(digest)
             if not isinstance(node, Inner):
                 raise BadNode("a leaf stands where an inner node is expected")
-            below += zip(accumulate(node.samples(), initial=before), node.digests, strict=False)
+            counts = node.samples()
+            below += zip(accumulate(counts, initial=before), counts, node.digests, strict=False)
         found = below
     return found
 

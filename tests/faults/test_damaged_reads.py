@@ -71,7 +71,7 @@ def test_a_flipped_bit_never_gives_wrong_samples(filled):
 def test_an_index_that_leads_elsewhere_gives_no_other_samples(filled, way):
     with Repository(filled) as repo, repo.checkout() as co:
         objects = co._session.tree.objects
-        leaves = [digest for _, digest in read.leaves(objects.node, co._session.tree.settled((b"short",)))]
+        leaves = [digest for _, _, digest in read.leaves(objects.node, co._session.tree.settled((b"short",)))]
         index = objects._index
         with index.write() as txn:
             one, other = (txn.get(digest, db=index.objects) for digest in leaves[1:3])

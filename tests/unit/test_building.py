@@ -83,9 +83,9 @@ def test_a_map_of_uniform_rows_is_what_edits_give_and_shows_its_values(engine, n
     rows = list(zip(names, values, strict=True))
     assert (root, sums, fresh) == edit(engine.objects.node, EMPTY, [(name, (head, value)) for name, value in rows])
     engine.objects.put_nodes(fresh)
-    leaves = engine.objects.get_many([digest for _, digest in read.leaves(engine.objects.node, root)])
+    leaves = engine.objects.get_many([digest for _, _, digest in read.leaves(engine.objects.node, root)])
     assert b"".join(uniform_values(leaf, size) for leaf in leaves) == b"".join(values)
-    assert leaves == [engine.objects.get(digest) for _, digest in read.leaves(engine.objects.node, root)]
+    assert leaves == [engine.objects.get(digest) for _, _, digest in read.leaves(engine.objects.node, root)]
 
 
 @pytest.mark.parametrize(

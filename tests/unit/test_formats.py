@@ -146,7 +146,7 @@ def test_members_that_would_lead_elsewhere_are_refused(co, tmp_path, name):
 
 def clean(co):
     """Whether nothing is staged."""
-    return not co._tree.is_dirty()
+    return not co._session.tree.is_dirty()
 
 
 class Exploding:

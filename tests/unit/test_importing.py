@@ -45,12 +45,12 @@ def rows(tmp_path):
 
 def clean(co):
     """Whether nothing is staged."""
-    return not co._tree.is_dirty()
+    return not co._session.working_tree.is_dirty()
 
 
 def test_an_import_is_one_row_of_the_status(co, rows):
     co.import_files(rows(np.zeros((1000, 3))), dataset="a/b/c", by="row")
-    assert [(row.path, row.change) for row in co._tree.status()] == [((b"a",), "added")]
+    assert [(row.path, row.change) for row in co._session.working_tree.status()] == [((b"a",), "added")]
     assert len(co.datasets["a/b/c"]) == 1000
     assert co.commit("a thousand") and clean(co)
     assert len(co.datasets["a/b/c"]) == 1000
@@ -111,7 +111,7 @@ def test_directories_become_one_and_files_stay_files(co, tmp_path):
 
 
 def test_what_cannot_be_laid_over_what_is_there(co, rows, tmp_path):
-    tree = co._tree
+    tree = co._session.working_tree
     tree.put_file((b"file",), BytesSource(b"x"))
     tree.make_directory((b"folder",))
     tree.put_file((b"folder", b"a.npy"), BytesSource(b"no sample"))
@@ -138,7 +138,7 @@ def test_a_change_of_the_dataset_meanwhile_is_not_lost(co, rows, monkeypatch):
     co.import_files(rows(np.zeros(3), "a"), dataset="x")
     co.commit("one")
     graft = WorkingTree.graft
-    meanwhile = [lambda: co._tree.remove((b"x", b"a.npy")), lambda: co.commit("gone")]
+    meanwhile = [lambda: co._session.working_tree.remove((b"x", b"a.npy")), lambda: co.commit("gone")]
 
     def slow(tree, *arguments):
         if meanwhile:
@@ -157,7 +157,7 @@ def test_a_change_elsewhere_does_not_hold_it_up(co, rows, monkeypatch):
     graft, tries = WorkingTree.graft, []
 
     def slow(tree, *arguments):
-        co._tree.put_file((b"other",), BytesSource(bytes(len(tries))))
+        co._session.working_tree.put_file((b"other",), BytesSource(bytes(len(tries))))
         tries.append(arguments)
         graft(tree, *arguments)
 
@@ -171,7 +171,7 @@ def test_a_dataset_that_never_stands_still_is_a_conflict(co, rows, monkeypatch):
     graft = WorkingTree.graft
 
     def busy(tree, *arguments):
-        co._tree.put_file((b"x", b"note"), BytesSource(os.urandom(8)))
+        co._session.working_tree.put_file((b"x", b"note"), BytesSource(os.urandom(8)))
         graft(tree, *arguments)
 
     monkeypatch.setattr(WorkingTree, "graft", busy)
@@ -193,7 +193,7 @@ def test_a_commit_in_the_middle_and_a_rebuild_keep_everything(repository, rows):
             self.number += 1
 
     with Repository(repository) as repo, repo.checkout(write=True) as co:
-        tree = co._tree
+        tree = co._session.working_tree
         big = rows(np.arange(3_000_000.0).reshape(-1, 3))
         co.import_files(big, dataset="x", by="row", meter=Commits())
         assert len(co.datasets["x"]) == 1_000_000 and len(list(co._engine.log(tree.tip()))) > 3

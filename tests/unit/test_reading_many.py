@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from storage.engine import Engine
 from storage.errors import Closed, Corrupt
-from storage.model.records import Attributes, Author, sample_head
+from storage.model.digest import blake
+from storage.model.records import Attributes, Author, Entry, Kind, encode_head, sample_head
 from storage.model.samples import BytesSource
 from storage.repository import Repository
+from storage.stacking import Stacker
 from storage.stores.building import apply_edits
 from storage.tree import read
-from storage.tree.node import EMPTY, Inner
+from storage.tree.node import EMPTY, Child, Inner, Sums, encode_inner, encode_leaf
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COUNT = 1500
@@ -54,7 +56,45 @@ def test_leaves_are_found_with_the_samples_before_them(large):
     objects, root, rows = large
     keys = [key for key, _, _ in rows]
     found = read.leaves(objects.node, root)
-    assert [before for before, _ in found] == [keys.index(objects.node(digest).key(0)) for _, digest in found]
+    assert [before for before, _, _ in found] == [keys.index(objects.node(digest).key(0)) for _, _, digest in found]
+    assert [count for _, count, _ in found] == [len(objects.node(digest)) for _, _, digest in found]
+    (leaf,) = read.leaves(objects.node, found[0][2])
+    assert leaf == found[0]
+    assert read.leaves(objects.node, EMPTY) == []
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_stack_over_nodes_that_contradict_each_other_is_refused(repo, plain):
+    """Two leaves whose counts are exchanged in the node above: each sample would have another's place."""
+    rows = [(b"%03d.npy" % i, sample_head(4096, 5), bytes([i]) * 4096) for i in range(30)]
+    if not plain:
+        head = encode_head(Entry(Kind.SAMPLE, 4096, attributes=Attributes(mode=0o600)))
+        rows = [(name, head, value) for name, _, value in rows]
+    with repo.checkout(write=True) as co:
+        co.datasets.init_dataset("d", shape=(4096,), dtype="u1")
+        objects = co._session.tree.objects
+        nodes = {blake(raw): raw for raw in (encode_leaf(rows[:10]), encode_leaf(rows[10:]))}
+        true = [
+            Child(part[-1][0], digest, Sums(len(part), len(part), 4096 * len(part)))
+            for digest, part in zip(nodes, (rows[:10], rows[10:]), strict=True)
+        ]
+        wrong = [true[0]._replace(sums=true[1].sums), true[1]._replace(sums=true[0].sums)]
+        for children in (true, wrong):
+            raw = encode_inner(1, children)
+            nodes[blake(raw)] = raw
+        objects.put_nodes(list(nodes.items()))
+        good, bad = list(nodes)[2:]
+
+        def stacked(root):
+            stacker = Stacker(co._session.tree, (b"d",), co["d"].schema, np.dtype("u1"))
+            out = np.zeros((30, 4096), "u1")
+            for place, entry in stacker._sliced(read.leaves(objects.node, root), out):
+                out[place] = np.frombuffer(entry.value, "u1")
+            return out
+
+        assert (stacked(good) == np.arange(30, dtype="u1")[:, None]).all()
+        with pytest.raises(Corrupt):
+            stacked(bad)
 
 
 @QUICK
@@ -73,7 +113,7 @@ def test_keys_are_looked_up_by_leaf_whether_they_are_there_or_not(large, numbers
 
 def test_nodes_are_kept_only_if_they_are_wanted(large):
     objects, root, _ = large
-    digests = [digest for _, digest in read.leaves(objects.node, root)][:5]
+    digests = [digest for _, _, digest in read.leaves(objects.node, root)][:5]
     objects.empty_caches()
     passing = objects.nodes(digests, keep=False)
     kept = objects.nodes(digests)
