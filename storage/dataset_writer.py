@@ -196,9 +196,11 @@ class DatasetDataWriter(DatasetDataReader):
         if isinstance(waiting, bytes):
             return self._decoded(waiting, PLAIN)
         if isinstance(waiting, Pending):
-            if waiting.payload is not None:
-                return self._decoded(bytes(waiting.payload), waiting.entry.attributes)
+            with self._lock:  # the memory of its payload serves another sample once it is stored
+                payload = None if waiting.payload is None else bytes(waiting.payload)
             waiting = waiting.entry
+            if payload is not None:
+                return self._decoded(payload, waiting.attributes)
         return self._decoded(self._session.tree.payload(waiting), waiting.attributes)
 
     def stack(self, keys: Iterable[Key] | None = None, out: Array | None = None) -> Array:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from msgspec.structs import replace
 
 from storage.disk.segments import Record
+from storage.errors import ArborError
 from storage.model.chunking import ChunkRef, FreshChunk, cut, encode_chunks
 from storage.model.digest import Digest
 from storage.model.records import Entry
@@ -95,8 +96,12 @@ class _Portion:
         self._chunks = [_chunks(one) for one in pending]
         self._todo = deque((one, chunk) for one, chunks in self._each() for chunk in chunks)
         self._packed: dict[int, tuple[Digest, Record | None]] = {}
-        self._thread = threading.Thread(target=self._pack, name="arborfs-pack", daemon=True)
+        self._thread = threading.Thread(target=self._pack_beside, name="arborfs-pack", daemon=True)
         self._thread.start()
+
+    def _pack_beside(self) -> None:
+        with suppress(ArborError, MemoryError):  # whoever stores them tries again, and is told
+            self._pack()
 
     def _pack(self) -> None:
         while self._todo:
@@ -127,19 +132,38 @@ class _Portion:
 
 def put_built(objects: Objects, building: Building) -> tuple[Digest, Sums]:
     """Store the nodes of a map while it is built, in another thread; its root and sums."""
-    with ThreadPoolExecutor(1, "arborfs-pack") as thread:
-        stored: Future[None] | None = None
-        while True:
-            try:
-                portion = next(building)
-            except StopIteration as end:
-                if stored is not None:
-                    stored.result()
-                root, sums = end.value
-                return root, sums
-            if stored is not None:
-                stored.result()
-            stored = thread.submit(objects.put_nodes, portion)
+    stored = _Storing(objects, [])
+    while True:
+        try:
+            portion = next(building)
+        except StopIteration as end:
+            stored.join()
+            root, sums = end.value
+            return root, sums
+        stored.join()
+        stored = _Storing(objects, portion)
+
+
+class _Storing:
+    """Stores tree nodes in a thread. Not an executor's: those take nothing more once the process is about to end."""
+
+    def __init__(self, objects: Objects, nodes: Sequence[tuple[Digest, bytes]]) -> None:
+        self._objects = objects
+        self._nodes = nodes
+        self._done = False
+        self._thread = threading.Thread(target=self._store, name="arborfs-store", daemon=True)
+        self._thread.start()
+
+    def _store(self) -> None:
+        with suppress(ArborError, MemoryError):  # whoever waits tries again, and is told
+            self._objects.put_nodes(self._nodes)
+            self._done = True
+
+    def join(self) -> None:
+        """Wait until they are stored."""
+        self._thread.join()
+        if not self._done:
+            self._objects.put_nodes(self._nodes)
 
 
 def _chunks(one: Pending) -> list[FreshChunk]:

@@ -204,3 +204,27 @@ def test_a_batch_goes_on_in_a_forked_process(repository, repo, co):
         content = co._engine.working_tree("main").open((b"d", b"20.npy"))[1]
         assert bytes(content.payload()) == (LARGE + 20).tobytes()
     assert all(np.array_equal(dataset[number], LARGE + number) for number in range(21))
+
+
+def test_what_the_disk_refuses_while_leaves_are_made_is_told_and_an_update_can_be_tried_again(co, monkeypatch):
+    """Leaves are stored by a thread of their own."""
+    co.datasets.init_dataset("small", shape=(300,), dtype=np.uint8)
+    dataset, objects = co.datasets["small"], co._engine.objects
+    rows = np.random.default_rng(2).integers(0, 255, (20_000, 300), dtype=np.uint8)
+    real, threads = objects.put_nodes, []
+
+    def full(nodes):
+        threads.append(threading.current_thread().name)
+        if len(threads) > 1:
+            raise StorageFull("the disk is full")
+        real(nodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "put_nodes", full)
+        with pytest.raises(StorageFull):
+            dataset.update(list(map(str, range(len(rows)))), rows)
+    assert threads[1:] == ["arborfs-store", "MainThread"]
+    assert len(dataset) == 0
+    dataset.update(list(map(str, range(len(rows)))), rows)
+    assert np.array_equal(dataset["777"], rows[777])
+    assert verify(co._engine) == []
