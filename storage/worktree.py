@@ -31,11 +31,12 @@ from storage.model.records import (
     Kind,
     Place,
     Schema,
+    decode_entry,
     encode_attributes,
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
-from storage.stores.changes import Change, Found
+from storage.stores.changes import Change
 from storage.stores.contents import (
     inline_max,
     store_payload,
@@ -208,26 +209,22 @@ class WorkingTree(EntryWriter):
         """
         with self._change() as change:
             staged = change.directory(directory)
-            for name, found in change.among(staged, list(removed)).items():
-                self._require_file(found, name)
+            for name, (head, _) in change.among(staged, list(removed)).items():
+                _require_file(name, head)
                 change.remove(staged, name)
             there = change.among(staged, [row[0] for row in rows])
-            for name, found in there.items():
-                self._require_file(found, name)
+            for name, (head, _) in there.items():
+                _require_file(name, head)
             left = {
                 name
                 for name, data in instead.items()
-                if (self.payload(there[name].entry) if name in there else None) != data
+                if (self.payload(decode_entry(*there[name])) if name in there else None) != data
             }
             if there or left:
                 wanted = [row for row in rows if row[0] not in left]
-                rows = [_with_birth(row, there[row[0]].entry, born) if row[0] in there else row for row in wanted]
+                rows = [_with_birth(row, there[row[0]][0], born) if row[0] in there else row for row in wanted]
             change.put_all(staged, rows)
         return sorted(left)
-
-    def _require_file(self, found: Found, name: bytes) -> None:
-        if found.entry.is_directory:
-            raise IsADirectory(f"{path_text((name,))} is a directory")
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""
@@ -377,15 +374,23 @@ class WorkingTree(EntryWriter):
         return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
 
 
-def _with_birth(row: LeafRow, old: Entry, born: bytes) -> LeafRow:
-    """A row with the attributes of what it replaces."""
-    kept = old.attributes
-    xattrs = dict(kept.xattrs)
-    if born:
-        xattrs.setdefault(born, str(old.mtime).encode())
-    extra = encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
+def _require_file(name: bytes, head: bytes) -> None:
+    if head[0] in (Kind.DIRECTORY, Kind.STAGED):
+        raise IsADirectory(f"{path_text((name,))} is a directory")
+
+
+def _with_birth(row: LeafRow, old: bytes, born: bytes) -> LeafRow:
+    """A row with the attributes of what it replaces, whose head is `old`."""
     name, head, value = row
     kind, flags, _, _, size, mtime = HEAD.unpack_from(head)
+    extra = old[HEAD.size :]
+    if old[0] != Kind.SAMPLE or born not in extra:
+        before = decode_entry(old, b"")
+        kept = before.attributes
+        xattrs = dict(kept.xattrs)
+        if born:
+            xattrs.setdefault(born, str(before.mtime).encode())
+        extra = encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
     return name, HEAD.pack(kind, flags, 0, len(extra), size, mtime) + extra, value
 
 
