@@ -52,6 +52,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.NoMergeUnderWay: errno.EINVAL,
     errors.ReadOnly: errno.EROFS,
     errors.Closed: errno.ESHUTDOWN,
+    errors.InBatch: errno.EBUSY,
     errors.WriterLockHeld: errno.EBUSY,
     errors.BranchInUse: errno.EBUSY,
     errors.Conflict: errno.EBUSY,

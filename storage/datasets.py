@@ -29,7 +29,10 @@ from storage.worktree import WorkingTree
 
 
 class Datasets(Mapping[str, DatasetDataReader]):
-    """A dict of datasets. Nested ones have slashes in their names, as their directories have in a mount."""
+    """A dict of datasets. Nested ones have slashes in their names, as their directories have in a mount.
+
+    Inside a `with` block of any dataset none is made, removed, renamed or given another schema: InBatch (a PermissionError).
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -60,7 +63,7 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
         ValueError: a name, shape or dtype that cannot be; LookupError: the name is taken.
         """
-        tree = self._session.working_tree
+        tree = self._session.tree_for_datasets()
         path = dataset_path(name)
         _require_compression(compression)
         if kind not in KINDS_OF_DATASETS:
@@ -112,11 +115,10 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
         KeyError where there is none; LookupError: the new name is taken; ValueError for what cannot be a name.
         """
-        tree = self._session.working_tree
+        tree = self._session.tree_for_datasets()
         path, target = known_path(name), dataset_path(new)
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
-        self._session.flush()
         _make_above(tree, target)
         try:
             tree.rename(path, target, replace=False)
@@ -133,10 +135,9 @@ class Datasets(Mapping[str, DatasetDataReader]):
         One row is staged. Where shapes vary already and the dtype stays, that is all; otherwise every sample is stored anew.
         SchemaMismatch (a ValueError) for what could not hold every sample there may be; KeyError where there is no dataset.
         """
-        tree, schema = self._session.working_tree, self._schema(name)
+        tree, schema = self._session.tree_for_datasets(), self._schema(name)
         if schema is None:
             raise NotFound(f"there is no dataset {name!r}")
-        self._session.flush()
         wider = wider_schema(
             schema, None if dtype is None else np.dtype(dtype), None if max_shape is None else _shape(max_shape)
         )
@@ -149,11 +150,10 @@ class Datasets(Mapping[str, DatasetDataReader]):
         One row is staged; values that are there stay as they are. KeyError where there is no dataset,
         ValueError for no such compression.
         """
-        tree, schema = self._session.working_tree, self._schema(name)
+        tree, schema = self._session.tree_for_datasets(), self._schema(name)
         if schema is None:
             raise NotFound(f"there is no dataset {name!r}")
         _require_compression(compression)
-        self._session.flush()
         widen(tree, known_path(name), schema, replace(schema, compression=compression))
         return self[name]
 
@@ -207,10 +207,9 @@ class Datasets(Mapping[str, DatasetDataReader]):
 
         Datasets and directories inside of it stay. KeyError where there is none.
         """
-        tree = self._session.working_tree
+        tree = self._session.tree_for_datasets()
         if self._schema(name) is None:
             raise NotFound(f"there is no dataset {name!r}")
-        self._session.flush()
         path = known_path(name)
         nested = {below for below, _ in directories(tree, path)}
         if nested:

@@ -144,8 +144,8 @@ class Exists(State, FileExistsError, ValueError):
     """The name is already taken."""
 
 
-class Repeated(Exists):
-    """Two entries that come into one directory have the same name. `path` is theirs."""
+class NameTaken(Exists):
+    """An entry that comes has the name of one that is there, or of another one that comes: `path`."""
 
     def __init__(self, message: str, *, path: tuple[bytes, ...]) -> None:
         super().__init__(message)
@@ -239,6 +239,10 @@ class ReadOnly(State, PermissionError):
 
 class Closed(State, PermissionError):
     """The checkout or repository has been closed."""
+
+
+class InBatch(State, PermissionError):
+    """Something that cannot be done inside a `with` block of a dataset, whose samples wait for its end."""
 
 
 class NewerFormat(State, RuntimeError):

@@ -21,9 +21,9 @@ from storage.errors import (
     ArborError,
     Conflict,
     InvalidName,
+    NameTaken,
     NotADirectory,
     NotFound,
-    Repeated,
     SchemaMismatch,
     Unsupported,
 )
@@ -71,7 +71,7 @@ def import_files(
     items = _items(inputs, options, skipped.append)
     try:
         report = import_items(tree, items, dataset, overwrite=overwrite, variable_shape=variable_shape)
-    except Repeated as error:
+    except NameTaken as error:
         # Remembering where each name came from would cost memory for every sample: the inputs are read again instead.
         again = _items(inputs, replace(options, meter=Silent()), lambda _: None)
         raise _with_places(error, _taker(tree, dataset, overwrite), again) from None
@@ -85,7 +85,7 @@ def import_items(
     """Import what `items` gives into `dataset`, as one change; what it raises ends the import, with nothing staged.
 
     InvalidName, SchemaMismatch, Unsupported, naming what is to blame; Exists where a name is taken, unless `overwrite`;
-    Repeated where two items have one name; Conflict where others change the dataset again and again.
+    NameTaken where two items have one name; Conflict where others change the dataset again and again.
     """
     with tree.storing():
         taker = _taker(tree, dataset, overwrite, variable_shape)
@@ -105,12 +105,14 @@ def _taker(tree: WorkingTree, dataset: str, overwrite: bool, variable_shape: boo
     return _Taker(planting, ImportReport(dataset), overwrite)
 
 
-def _with_places(error: Repeated, taker: _Taker, items: Iterable[Item]) -> Repeated:
+def _with_places(error: NameTaken, taker: _Taker, items: Iterable[Item]) -> NameTaken:
     """The same error; its text names the files and rows that the name came from."""
     below = error.path[len(taker.planting.path) :]
     found = (place for item in items for path, place in taker.names(item) if path == below)
     places = list(islice(found, 2))
-    if len(places) == 2:
+    if len(places) == 1:
+        error.args = (f"{places[0]}: {error}",)
+    elif places:
         text = f"{places[1]}: {path_text(error.path)} came from {places[0]} already: each needs a name of its own"
         error.args = (text,)
     return error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from storage.errors import Exists, IsADirectory, NotADirectory, SchemaMismatch
+from storage.errors import Exists, IsADirectory, NameTaken, NotADirectory, SchemaMismatch
 from storage.model.chunking import INLINE_MAX, ChunkRef
 from storage.model.deltas import DELTA_MIN
 from storage.model.dtypes import dtype_of
@@ -128,7 +128,7 @@ class Planting:
         self._map.add([(check_name(name), head, target)], len(target))
 
     def finish(self) -> Entry:
-        """The directory's entry; everything in it is stored. Repeated if a name came twice."""
+        """The directory's entry; everything in it is stored. NameTaken if a name came twice."""
         for name in sorted(self._below):
             self.close(name)
         root, sums = self._map.finish()
@@ -189,7 +189,7 @@ def around(objects: Objects, name: bytes, entry: Entry) -> Entry:
 
 
 def merged(objects: Objects, parts: Sequence[Entry], path: Path) -> Entry:
-    """The directory `path` with what is in all of them, otherwise like the first. Repeated if a name is in two of them."""
+    """The directory `path` with what is in all of them, otherwise like the first. NameTaken if a name is in two of them."""
     builder = MapBuilder(objects, path)
     for part in parts:
         builder.add_map(part.root)
@@ -250,9 +250,8 @@ def _edits(objects: Objects, old: Entry, new: Entry, path: Path, overwrite: bool
             raise IsADirectory(f"{path_text(here)} is there already, and is a directory")
         elif not _same(before, after):
             if not overwrite:
-                raise Exists(
-                    f"{path_text(here)} is there already, and is not the same: overwrite it, or choose another name"
-                )
+                text = f"{path_text(here)} is there already, and is not the same: overwrite it, or choose another name"
+                raise NameTaken(text, path=here)
             yield name, (head, value)
 
 

@@ -510,7 +510,7 @@ def reopened(path: str, commit: str) -> ReaderCheckout:
 
 def _require_64_bits() -> None:
     if sys.maxsize < 1 << 32:
-        raise OSError("arborfs needs a Python of 64 bits: its index and its data are mapped into memory")
+        raise OSError("arborfs needs a Python of 64 bits: its index is mapped into memory")
 
 
 def _require_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
-from storage.errors import Closed, ReadOnly
+from storage.errors import Closed, InBatch, ReadOnly
 from storage.model.digest import hexed
 from storage.snapshot import Snapshot
 from storage.working import WorkingReader
@@ -119,6 +119,16 @@ class Session:
         tree = self.tree
         if not isinstance(tree, WorkingTree):
             raise ReadOnly("This checkout is read-only. Check out with write=True to change data.")
+        return tree
+
+    def tree_for_datasets(self) -> WorkingTree:
+        """The tree, for making, removing and changing datasets as such. InBatch while a batch keeps samples back, and as above."""
+        tree = self.working_tree
+        if self._batches:
+            raise InBatch(
+                "Datasets are not made, removed, renamed or given another schema inside a `with` block of a dataset, whose "
+                "samples wait for its end: do it before, or after."
+            )
         return tree
 
     def begin(self, batch: Batch) -> None:

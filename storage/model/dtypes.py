@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from storage.errors import Unsupported
+
 DIMENSIONS_MAX = 64
 """numpy 2 has no more; numpy 1 has 32."""
 BYTES_MAX = 1 << 60
@@ -17,8 +19,16 @@ _NO_DTYPE = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, Ov
 
 
 def dtype_text(dtype: np.dtype[Any]) -> str:
-    """A dtype as text: numpy's `dtype.str`, or the literal of its description for structured ones."""
-    described: Any = npy.dtype_to_descr(dtype)
+    """A dtype as text: numpy's `dtype.str`, or the literal of its description for structured ones.
+
+    Unsupported for what no `.npy` file can say: fields that overlap or are out of order.
+    """
+    try:
+        described: Any = npy.dtype_to_descr(dtype)
+    except ValueError as error:
+        raise Unsupported(
+            f"dtype {dtype} has overlapping or out-of-order fields: numpy.lib.recfunctions.repack_fields makes others"
+        ) from error
     return described if isinstance(described, str) else repr(described)
 
 

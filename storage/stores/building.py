@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
 
-from storage.errors import Repeated
+from storage.errors import NameTaken
 from storage.model.chunking import INLINE_MAX, STAGED_INLINE_MAX, ChunkRef, encode_chunks
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
@@ -39,7 +39,7 @@ class _Run:
 
 
 class MapBuilder:
-    """The map of the directory `path`. Names come once: a second one is Repeated, here or in `finish`. Not thread-safe."""
+    """The map of the directory `path`. Names come once: a second one is NameTaken, here or in `finish`. Not thread-safe."""
 
     def __init__(self, objects: Objects, path: Path = ()) -> None:
         self._objects = objects
@@ -93,7 +93,7 @@ class MapBuilder:
             self._runs.append(_Run(root, read.sums(self._objects.node, root)))
 
     def finish(self) -> tuple[Digest, Sums]:
-        """Root and sums of the map with all rows. Repeated if two have the same name."""
+        """Root and sums of the map with all rows. NameTaken if two have the same name."""
         self._flush()
         if not self._runs:
             return EMPTY, NO_SUMS
@@ -135,7 +135,7 @@ class MapBuilder:
         run.root, run.sums = root, sums
 
     def _once(self, rows: Iterable[LeafRow]) -> Iterator[LeafRow]:
-        """Sorted rows; Repeated where two have the same name."""
+        """Sorted rows; NameTaken where two have the same name."""
         last = b""
         for row in rows:
             if row[0] == last:
@@ -143,9 +143,9 @@ class MapBuilder:
             last = row[0]
             yield row
 
-    def _repeated(self, name: bytes) -> Repeated:
+    def _repeated(self, name: bytes) -> NameTaken:
         path = (*self._path, name)
-        return Repeated(f"{path_text(path)} comes twice: each entry of a directory needs a name of its own", path=path)
+        return NameTaken(f"{path_text(path)} comes twice: each entry of a directory needs a name of its own", path=path)
 
     def _run_for(self, edits: Sequence[Edit]) -> _Run:
         """The run that these rows disturb the least; a new one where they would take apart more than they bring."""

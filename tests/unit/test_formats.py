@@ -23,8 +23,8 @@ from storage.errors import (
     InvalidInput,
     InvalidName,
     InvalidSample,
+    NameTaken,
     NotFound,
-    Repeated,
     SchemaMismatch,
     Unsupported,
 )
@@ -545,27 +545,37 @@ def test_keys_from_a_column(co, tmp_path):
         co.import_files(table(tmp_path / "z.csv", "who,age\nada,36\na/b,37\n"), dataset="y", key="who")
 
 
+def test_a_key_that_is_there_already_is_told_with_file_and_row(co, tmp_path):
+    co.import_files(table(tmp_path / "one.csv", "who,age\nada,36\ngrace,85\n"), dataset="y", key="who")
+    two = table(tmp_path / "two.csv", "who,age\nalan,41\ngrace,86\n")
+    with pytest.raises(NameTaken, match=r"two\.csv, row 2: y/grace\.npy is there already, and is not the same"):
+        co.import_files(two, dataset="y", key="who")
+    assert list(co.datasets["y"]) == ["ada", "grace"]
+    co.import_files(two, dataset="y", key="who", overwrite=True)
+    assert co.datasets["y"]["grace"]["age"] == 86
+
+
 def test_a_key_that_comes_twice_is_told_with_both_files_and_rows(co, tmp_path):
     one = table(tmp_path / "one.csv", "who,age\nada,36\ngrace,85\nada,37\n")
-    with pytest.raises(Repeated, match=r"one\.csv, row 3: y/ada\.npy came from .*one\.csv, row 1 already") as caught:
+    with pytest.raises(NameTaken, match=r"one\.csv, row 3: y/ada\.npy came from .*one\.csv, row 1 already") as caught:
         co.import_files(one, dataset="y", key="who")
     assert caught.value.path == (b"y", b"ada.npy")
     # More rows than are kept in memory at once, so that both are far apart; and in different files.
     many = "".join(f"p{number},1\n" for number in range(60_000))
     two, three = table(tmp_path / "two.csv", f"who,age\n{many}"), table(tmp_path / "three.csv", "who,age\nq,1\np7,1\n")
-    with pytest.raises(Repeated, match=r"three\.csv, row 2: y/p7\.npy came from .*two\.csv, row 8 already"):
+    with pytest.raises(NameTaken, match=r"three\.csv, row 2: y/p7\.npy came from .*two\.csv, row 8 already"):
         co.import_files(two, three, dataset="y", key="who")
     # Numbered samples, and names of files.
     for folder in ("a", "b"):
         (tmp_path / folder / "sub").mkdir(parents=True)
         np.save(tmp_path / folder / "sub" / "k.npy", np.zeros(3))
-    with pytest.raises(Repeated, match=r"b/sub/k\.npy: y/sub/k\.npy came from .*a/sub/k\.npy already"):
+    with pytest.raises(NameTaken, match=r"b/sub/k\.npy: y/sub/k\.npy came from .*a/sub/k\.npy already"):
         co.import_files(tmp_path / "a", tmp_path / "b", dataset="y", format="npy")
-    with pytest.raises(Repeated, match=r"b/sub: y/sub came from .*a/sub already"):
+    with pytest.raises(NameTaken, match=r"b/sub: y/sub came from .*a/sub already"):
         co.import_files(tmp_path / "a", tmp_path / "b", dataset="y")
     np.save(tmp_path / "1.npy", np.array((7,), [("n", "i8")]))
     rows = table(tmp_path / "rows.csv", "n\n5\n6\n")
-    with pytest.raises(Repeated, match=r"rows\.csv, row 2: y/1\.npy came from .*1\.npy already"):
+    with pytest.raises(NameTaken, match=r"rows\.csv, row 2: y/1\.npy came from .*1\.npy already"):
         co.import_files(tmp_path / "1.npy", rows, dataset="y")
     assert co.diff.status() == "CLEAN"
 

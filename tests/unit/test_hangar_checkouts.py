@@ -434,3 +434,22 @@ def test_a_repository_that_is_closed_in_the_middle_of_a_call_says_so(repository)
             pass
     with Repository(repository) as again:
         assert again.verify_repo_integrity()
+
+
+def test_hg_44_datasets_are_not_made_or_removed_while_samples_wait_in_a_batch(co):
+    images = co.datasets.init_dataset("images", shape=(2,), dtype=np.uint8)
+    co.datasets.init_dataset("other", shape=(2,), dtype=np.uint8)
+    with images:
+        images["a"] = np.array([1, 2], np.uint8)
+        for use in (
+            lambda: co.datasets.init_dataset("more", shape=(2,), dtype=np.uint8),
+            lambda: co.datasets.remove_dset("other"),
+            lambda: co.datasets.__delitem__("images"),
+            lambda: co.datasets.rename("other", "elsewhere"),
+            lambda: co.datasets.widen("other", dtype=np.uint16),
+            lambda: co.datasets.recompress("other", "zstd"),
+        ):
+            with pytest.raises(PermissionError, match="inside a `with` block"):
+                use()
+    assert list(co.datasets) == ["images", "other"] and images["a"].tolist() == [1, 2]
+    co.datasets.remove_dset("other")

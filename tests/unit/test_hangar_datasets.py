@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.engine import Engine
-from storage.errors import Closed, InvalidName, InvalidSample, SchemaMismatch
+from storage.errors import Closed, InvalidName, InvalidSample, SchemaMismatch, Unsupported
 from storage.maintenance.verify import verify
 from storage.model.samples import BytesSource
 from storage.repository import Repository
@@ -296,6 +296,19 @@ def test_hg_54_every_dtype_comes_back_in_flat_and_nested_datasets(repo, dtype):
         for found in (co["flat", "k"], co["nested", "k", "x"], co["flat"].stack()[0]):
             assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
         assert co["variable", "k"].tobytes() == array[:1].tobytes()
+
+
+def test_hg_54_fields_that_no_file_can_say_are_refused(co):
+    for offsets in ([4, 0], [0, 0]):
+        dtype = np.dtype({"names": ["a", "b"], "formats": ["i4", "i4"], "offsets": offsets, "itemsize": 16})
+        for described in ({"shape": (2,), "dtype": dtype}, {"prototype": np.zeros(2, dtype)}):
+            with pytest.raises(Unsupported, match="repack_fields"):
+                co.datasets.init_dataset("d", **described)
+        packed = co.datasets.init_dataset("p", prototype=np.zeros(2, [("a", "i4"), ("b", "i4")]))
+        with pytest.raises(SchemaMismatch):
+            packed["k"] = np.zeros(2, dtype)
+        del co.datasets["p"]
+    assert list(co.datasets) == []
 
 
 def test_hg_55_nested_samples_are_dicts(co):
