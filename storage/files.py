@@ -28,14 +28,15 @@ from storage.labels import LabelIndex, Labels
 from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, check_name, path_text
-from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
+from storage.model.records import HEAD, Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
 from storage.model.samples import BytesSource, PiecesSource, Source
 from storage.model.values import check_file, is_json
 from storage.session import Home
 from storage.snapshot import Snapshot
 from storage.stores.contents import Content, store_payload, stored_entry
+from storage.stores.staging import LeafRow
 from storage.tree.node import EMPTY
-from storage.worktree import ValueRow, WorkingTree
+from storage.worktree import WorkingTree
 
 FilePath = str | os.PathLike[str]
 Data = bytes | memoryview | tuple[bytes | memoryview, ...]
@@ -459,20 +460,19 @@ class _Reading(io.RawIOBase):
 
 def _value_rows(
     tree: WorkingTree, schema: Schema, samples: Mapping[str, bytes], extra: Callable[[str], bytes]
-) -> Iterator[ValueRow]:
+) -> Iterator[LeafRow]:
     """Samples for WorkingTree.put_values, their contents stored where they are long."""
-    suffix, json = schema.suffix, schema.holds == "json"
+    suffix, json, now, kind = schema.suffix, schema.holds == "json", time.time_ns(), int(Kind.SAMPLE)
     for name, data in samples.items():
-        encoded = check_name(os.fsencode(name))
+        encoded = check_name(name.encode("utf-8", "surrogateescape"))
         if not encoded.endswith(suffix):
             raise Unsupported(f"{name!r} is no name of a sample here: those end with {suffix.decode()}")
         if not (json and is_json(data)):
             check_file(schema.holds, BytesSource(data), name)
-        if len(data) <= INLINE_MAX:
-            yield ValueRow(encoded, 0, len(data), data, extra(name))
-        else:
+        size, flags, value, attributes = len(data), 0, data, extra(name)
+        if size > INLINE_MAX:
             flags, value = store_payload(tree.objects, BytesSource(data), 0, 1, (), schema.compression)
-            yield ValueRow(encoded, flags, len(data), value, extra(name))
+        yield encoded, HEAD.pack(kind, flags, 0, len(attributes), size, now) + attributes, value
 
 
 def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[str], bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -33,11 +32,12 @@ from storage.model.records import (
     Kind,
     Place,
     Schema,
+    decode_entry,
     encode_attributes,
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
-from storage.stores.changes import Change, Found
+from storage.stores.changes import Change
 from storage.stores.contents import (
     inline_max,
     store_payload,
@@ -49,21 +49,6 @@ from storage.tree import read
 from storage.tree.node import EMPTY
 
 _FACTS = 8  # bytes of a head that tell of kind, flags and attributes; behind them come size and time
-
-
-class ValueRow(NamedTuple):
-    """A sample to stage: `flags` and `value` as store_payload gives them, `size` that of its file, `extra` its attributes."""
-
-    name: bytes
-    flags: int
-    size: int
-    value: bytes
-    extra: bytes
-
-    def row(self, mtime: int) -> LeafRow:
-        """As a row of a leaf."""
-        head = HEAD.pack(Kind.SAMPLE, self.flags, 0, len(self.extra), self.size, mtime)
-        return self.name, head + self.extra, self.value
 
 
 class WorkingTree(EntryWriter):
@@ -243,7 +228,7 @@ class WorkingTree(EntryWriter):
     def put_values(
         self,
         directory: Path,
-        values: Sequence[ValueRow],
+        rows: Sequence[LeafRow],
         born: bytes,
         instead: Mapping[bytes, bytes | None],
         removed: Iterable[bytes],
@@ -254,33 +239,24 @@ class WorkingTree(EntryWriter):
         owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they
         hold what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
         """
-        now = time.time_ns()
         with self._change() as change:
             staged = change.directory(directory)
-            for name, found in change.among(staged, list(removed)).items():
-                self._require_file(found, name)
+            for name, (head, _) in change.among(staged, list(removed)).items():
+                _require_file(name, head)
                 change.remove(staged, name)
-            there = change.among(staged, [value.name for value in values])
-            for name, found in there.items():
-                self._require_file(found, name)
+            there = change.among(staged, [row[0] for row in rows])
+            for name, (head, _) in there.items():
+                _require_file(name, head)
             left = {
                 name
                 for name, data in instead.items()
-                if (self.payload(there[name].entry) if name in there else None) != data
+                if (self.payload(decode_entry(*there[name])) if name in there else None) != data
             }
-            rows = []
-            for value in values:
-                if left and value.name in left:
-                    continue
-                if there and value.name in there:
-                    value = value._replace(extra=_with_birth(there[value.name].entry, born))
-                rows.append(value.row(now))
+            if there or left:
+                wanted = [row for row in rows if row[0] not in left]
+                rows = [_with_birth(row, there[row[0]][0], born) if row[0] in there else row for row in wanted]
             change.put_all(staged, rows)
         return sorted(left)
-
-    def _require_file(self, found: Found, name: bytes) -> None:
-        if found.entry.is_directory:
-            raise IsADirectory(f"{path_text((name,))} is a directory")
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""
@@ -430,13 +406,24 @@ class WorkingTree(EntryWriter):
         return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
 
 
-def _with_birth(old: Entry, born: bytes) -> bytes:
-    """The attributes of what replaces `old`, encoded."""
-    kept = old.attributes
-    xattrs = dict(kept.xattrs)
-    if born:
-        xattrs.setdefault(born, str(old.mtime).encode())
-    return encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
+def _require_file(name: bytes, head: bytes) -> None:
+    if head[0] in (Kind.DIRECTORY, Kind.STAGED):
+        raise IsADirectory(f"{path_text((name,))} is a directory")
+
+
+def _with_birth(row: LeafRow, old: bytes, born: bytes) -> LeafRow:
+    """A row with the attributes of what it replaces, whose head is `old`."""
+    name, head, value = row
+    kind, flags, _, _, size, mtime = HEAD.unpack_from(head)
+    extra = old[HEAD.size :]
+    if old[0] != Kind.SAMPLE or born not in extra:
+        before = decode_entry(old, b"")
+        kept = before.attributes
+        xattrs = dict(kept.xattrs)
+        if born:
+            xattrs.setdefault(born, str(before.mtime).encode())
+        extra = encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
+    return name, HEAD.pack(kind, flags, 0, len(extra), size, mtime) + extra, value
 
 
 def _concerns(change: bytes, branch: str, path: Path) -> bool:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -60,8 +60,7 @@ class Store:
         self.merge: Merge | None = None
         self._births = Births()
         self._prefix = place.path + "/" if place.path else ""
-        self._pid = os.getpid()
-        self._end: object = None
+        self._end: object = self
         self._forget()
 
     def _forget(self) -> None:
@@ -72,11 +71,14 @@ class Store:
         self._gone: set[str] = set()
         self._expected: dict[str, bytes | None] = {}
 
+    def forked(self) -> None:
+        """This is a child of the process in which that was dirty: it is for the parent to write."""
+        self._end = None
+        self._forget()
+
     def ours(self) -> AbstractContextManager[object]:
         """The lock of everything in here."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._forget()
+        if self._end is None:
             # What was registered for the end of the parent is not done at the end of its children.
             self._end = _End()
             when_dropped(self._end, self.write)
@@ -132,7 +134,7 @@ class Store:
     def put(self, key: Key, value: object) -> None:
         """Give a key a value, which becomes dirty. NotJSON, InvalidName."""
         name, data = file_name(key), encode_value(value, key)
-        with self.ours():
+        with self._lock if self._end is not None else self.ours():
             if self._expected:
                 self._expected.pop(name, None)
             self._put(name, data)
@@ -154,7 +156,9 @@ class Store:
             self._born[name] = self._births.next()
         if self._read:
             self._read.pop(name, None)
-        self._full()
+            self._full()
+        elif len(self._set) >= self.sync_at:
+            self._full()
 
     def _full(self) -> None:
         """Sync where it is time to."""
@@ -282,7 +286,7 @@ class Store:
     def _write_set(self) -> None:
         """Write all where nothing but values that were set is dirty: the usual case, without a step for each."""
         if self._set:
-            self._store({name: data for name, data in self._set.items() if data is not None}, self._born, ())
+            self._store(cast(dict[str, bytes], self._set), self._born, ())  # where nothing is gone, nothing is None
             self._set, self._born, self._expected = {}, {}, {}
 
     def write_key(self, key: Key) -> None:
@@ -402,6 +406,14 @@ class _End:
 
 _stores: WeakValueDictionary[tuple[str, str, str], Store] = WeakValueDictionary()
 _opening = threading.Lock()
+
+
+def _forked() -> None:
+    for store in list(_stores.values()):
+        store.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def store_at(place: Place) -> tuple[Store, bool]:
