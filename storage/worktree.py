@@ -37,7 +37,7 @@ from storage.model.records import (
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
-from storage.stores.changes import Change
+from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     inline_max,
     store_payload,
