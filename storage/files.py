@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -13,18 +13,35 @@ from storage.config import folder
 from storage.disk.files import make_directory
 from storage.disk.locks import alone
 from storage.entries import sample_schema
-from storage.errors import Collected, Conflict, Exists, InvalidName, IsADirectory, NotADirectory, NotFound, ReadOnly
+from storage.errors import (
+    Collected,
+    Conflict,
+    Exists,
+    InvalidName,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+    Unsupported,
+)
+from storage.labels import LabelIndex, Labels
+from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
-from storage.model.names import Path, path_text
-from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
-from storage.model.samples import BytesSource
+from storage.model.names import Path, check_name, path_text
+from storage.model.records import HEAD, Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
+from storage.model.samples import BytesSource, PiecesSource, Source
+from storage.model.values import check_file, is_json
 from storage.session import Home
 from storage.snapshot import Snapshot
-from storage.stores.contents import Content, stored_entry
+from storage.stores.contents import Content, store_payload, stored_entry
+from storage.stores.staging import LeafRow
 from storage.tree.node import EMPTY
 from storage.worktree import WorkingTree
 
 FilePath = str | os.PathLike[str]
+Data = bytes | memoryview | tuple[bytes | memoryview, ...]
+"""What a file shall hold; pieces of a tuple stand one after the other, and are not joined in memory first."""
+
 USER = "user."
 TRIES = 1000
 """So often a change is tried again that somebody else got in before."""
@@ -61,9 +78,10 @@ class Files:
     changes of a commit.
     """
 
-    def __init__(self, tree: Snapshot | WorkingTree, home: Home) -> None:
+    def __init__(self, tree: Snapshot | WorkingTree, home: Home, labels: LabelIndex) -> None:
         self._tree = tree
         self._home = home
+        self._labels = labels
 
     @property
     def repository(self) -> os.PathLike[str]:
@@ -102,6 +120,30 @@ class Files:
             if entry.kind in _KINDS:
                 yield os.fsdecode(name), _info(entry)
 
+    def list_with(self, path: FilePath, attribute: str) -> Iterator[tuple[str, FileInfo, bytes | None]]:
+        """As `list`, with the value of the extended attribute `user.<attribute>` of each, None where there is none."""
+        wanted = os.fsencode(USER + attribute)
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind in _KINDS:
+                yield os.fsdecode(name), _info(entry), dict(entry.attributes.xattrs).get(wanted)
+
+    def samples(self, path: FilePath) -> Iterator[tuple[str, bytes]]:
+        """Name and contents of the samples of a dataset that is no array's, in the order of the names' bytes."""
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind is Kind.SAMPLE:
+                yield os.fsdecode(name), bytes(self._tree.payload(entry))
+
+    def count(self, path: FilePath) -> int:
+        """How many samples a dataset holds. Costs a walk over what is staged in it, and none while nothing changes."""
+        return self._tree.count_samples(tree_path(path))
+
+    def schema(self, path: FilePath) -> Schema | None:
+        """What the samples of the dataset at `path` look like, None for an ordinary directory. NotADirectory."""
+        entry = self._tree.entry(tree_path(path))
+        if not entry.is_directory:
+            raise NotADirectory(f"{os.fspath(path)} is a file")
+        return entry.schema
+
     def read(self, path: FilePath) -> bytes:
         """What a file holds."""
         content = self._content(tree_path(path))
@@ -111,25 +153,48 @@ class Files:
         """A file to read from and to seek in; only what is read is fetched. It stays as it is, whatever is written later."""
         return io.BufferedReader(_Reading(self._content(tree_path(path))), 1 << 16)
 
+    def target(self, path: FilePath) -> str:
+        """Where a link leads, as it was written. Unsupported (a ValueError) for what is no link."""
+        entry = self._tree.entry(tree_path(path))
+        if entry.kind is not Kind.SYMLINK:
+            raise Unsupported(f"{os.fspath(path)} is no link")
+        target = entry.value if isinstance(entry.value, bytes) else self._tree.target(tree_path(path))  # type: ignore[union-attr]
+        return os.fsdecode(target)
+
     def attributes(self, path: FilePath) -> dict[str, bytes]:
         """The extended attributes `user.…` of what stands at `path`, by name without `user.`."""
         entry = self._tree.entry(tree_path(path))
         return {os.fsdecode(name)[len(USER) :]: value for name, value in entry.attributes.xattrs}
 
+    def labels(self, what: str = "treant") -> Labels:
+        """Which directories or files are marked as a `treant` or a `task`, and with which labels. NotFound for other things."""
+        if isinstance(self._tree, Snapshot):
+            return self._labels.of_commit(self._tree.commit, what)
+        return self._labels.of_branch(self._tree.branch, what)
+
     # Changing
 
-    def write(self, path: FilePath, data: bytes | memoryview) -> None:
+    def write(self, path: FilePath, data: Data) -> None:
         """Make or replace a file. In a dataset, a sample must fit it: SchemaMismatch (a ValueError), and nothing changes."""
-        self._stored(lambda tree: tree.put_file(tree_path(path), BytesSource(data)))
+        self._stored(lambda tree: tree.put_file(tree_path(path), _source(data)))
 
-    def write_many(self, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def write_many(
+        self, files: Mapping[str, Data | None], *, new: FilePath | None = None, needs: FilePath | None = None
+    ) -> None:
         """Make, replace or (None) remove many files in one step; missing directories are made.
 
-        What is refused of one of them is refused of all. Removing what is not there is well.
+        What is refused of one of them is refused of all. Removing what is not there is well. With `new`, Exists where there
+        is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step.
         """
-        self._stored(lambda tree: self._write_many(tree, files))
+        conditions = (None if new is None else tree_path(new), None if needs is None else tree_path(needs))
+        if all(data is None or (isinstance(data, bytes) and len(data) <= INLINE_MAX) for data in files.values()):
+            self._write_many(self._writeable(), files, *conditions)  # nothing is stored that gc could take
+        else:
+            self._stored(lambda tree: self._write_many(tree, files, *conditions))
 
-    def _write_many(self, tree: WorkingTree, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def _write_many(
+        self, tree: WorkingTree, files: Mapping[str, Data | None], new: Path | None, needs: Path | None
+    ) -> None:
         schemas: dict[Path, Schema | None] = {}
         entries: list[tuple[Path, Entry | None]] = []
         made: dict[Path, Entry] = {}
@@ -146,11 +211,60 @@ class Files:
             if data is None:
                 entries.append((path, None))
                 continue
-            source, schema = BytesSource(data), sample_schema(schemas[parent], path[-1])
+            source, schema = _source(data), sample_schema(schemas[parent], path[-1])
             if schema is not None and not source.size and not schema.takes_empty:
                 schema = None
             entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
-        tree.put_files(entries, made)
+        tree.put_files(entries, made, new=new, needs=needs)
+
+    def write_samples(
+        self,
+        directory: FilePath,
+        samples: Mapping[str, bytes],
+        *,
+        born: tuple[str, Mapping[str, int]],
+        instead: Mapping[str, bytes | None] | None = None,
+        remove: Iterable[str] = (),
+    ) -> Sequence[str]:
+        """Remove samples from a dataset of JSON, str or bytes, then make or replace others, in one step: many at once, fast.
+
+        `born` names an extended attribute that keeps when a name first came, and says when that was, in ns since 1970: a new
+        file gets it as decimal digits, none where nothing is said; one that is replaced keeps its attributes, and gets that
+        one from its mtime where it has none. Files in `instead` are only replaced while they hold what that says (None: while
+        there is none); the names of those that do not are returned. Removing what is not there is well. What is refused of
+        one is refused of all: SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
+        """
+        where = tree_path(directory)
+        schema = self._writeable().schema_of(where)
+        if schema is None or schema.nested or schema.kind == "array":
+            raise Unsupported(f"{os.fspath(directory)} is no dataset of JSON, str or bytes")
+        attribute = os.fsencode(USER + born[0]) if born[0] else b""
+        extra = _birth_attributes(attribute, born[1])
+        left: Sequence[bytes] = ()
+
+        def put(tree: WorkingTree) -> None:
+            rows = list(_value_rows(tree, schema, samples, extra))
+            expected = {os.fsencode(name): data for name, data in (instead or {}).items()}
+            nonlocal left
+            left = tree.put_values(where, rows, attribute, expected, [os.fsencode(name) for name in remove])
+
+        self._stored(put)
+        return [os.fsdecode(name) for name in left]
+
+    def replace_sample(self, path: FilePath, before: bytes, after: bytes, *, born: str) -> bool:
+        """Put `after` in the place of a sample that holds `before`, as `write_samples` does with `instead`, faster for one.
+
+        False, and nothing is done, where it does not hold that, or is not there.
+        """
+        where = tree_path(path)
+        directory, name = os.fsdecode(b"/".join(where[:-1])), where[-1]
+        if len(after) <= INLINE_MAX and is_json(after):
+            attribute = os.fsencode(USER + born)
+            replaced = self._writeable().replace_value(where[:-1], name, before, after, attribute)
+            if replaced is not None:
+                return replaced
+        text = os.fsdecode(name)
+        return not self.write_samples(directory, {text: after}, born=(born, {}), instead={text: before})
 
     def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
         """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
@@ -217,6 +331,10 @@ class Files:
         """Remove a file or link, or a directory with all below it."""
         self._writeable().remove_tree(tree_path(path))
 
+    def remove_directory(self, path: FilePath) -> None:
+        """Remove a directory that is empty. NotEmpty (an OSError) otherwise, also if somebody fills it just now."""
+        self._writeable().remove_directory(tree_path(path))
+
     def rename(self, old: FilePath, new: FilePath, *, replace: bool = False) -> None:
         """Move a file or a directory with all below it. Exists, unless a file is to `replace` another; NotEmpty."""
         self._writeable().rename(tree_path(old), tree_path(new), replace=replace)
@@ -225,6 +343,32 @@ class Files:
         """Set extended attributes `user.…` by name without `user.`; None removes one."""
         pairs = {os.fsencode(USER + name): value for name, value in values.items()}
         self._writeable().set_attributes(tree_path(path), xattrs=pairs)
+
+    def set_schema(self, path: FilePath, schema: Schema, *, born: str = "") -> None:
+        """Make a directory a dataset of JSON, str or bytes; its files with the ending of samples become samples, and get
+        their mtime as the extended attribute `born` if that is given and they have none: see write_samples.
+
+        Exists where it is a dataset already; InvalidSample (a ValueError) where a file does not fit, and nothing changes.
+        """
+        where = tree_path(path)
+        tree = self._writeable()
+        before = tree.entry(where)
+        if not before.is_directory:
+            raise NotADirectory(f"{path_text(where)} is a file")
+        if before.schema is not None:
+            raise Exists(f"{path_text(where)} is a dataset already")
+        fitting: dict[str, bytes] = {}
+        for name, entry in tree.entries(where):
+            if entry.kind is Kind.FILE and entry.size and name.endswith(schema.suffix):
+                fitting[os.fsdecode(name)] = data = bytes(tree.content(entry).read(0, entry.size))
+                check_file(schema.holds, BytesSource(data), path_text((*where, name)))
+        tree.set_schema(where, schema)
+        if fitting:
+            self.write_samples(path, fitting, born=(born, {}), instead=fitting)
+
+    def sync(self) -> None:
+        """Make every change so far survive power loss, too."""
+        self._writeable().sync()
 
     def commit(self, message: str) -> str:
         """Freeze everything staged on the branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
@@ -274,6 +418,10 @@ class Files:
         return f"Files({str(self._home.path)!r}, {self.branch or self.commit_hash[:16]!r})"
 
 
+def _source(data: Data) -> Source:
+    return PiecesSource(data) if isinstance(data, tuple) else BytesSource(data)
+
+
 class _Reading(io.RawIOBase):
     """A content as a file."""
 
@@ -308,6 +456,38 @@ class _Reading(io.RawIOBase):
         target[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+def _value_rows(
+    tree: WorkingTree, schema: Schema, samples: Mapping[str, bytes], extra: Callable[[str], bytes]
+) -> Iterator[LeafRow]:
+    """Samples for WorkingTree.put_values, their contents stored where they are long."""
+    suffix, json, now, kind = schema.suffix, schema.holds == "json", time.time_ns(), int(Kind.SAMPLE)
+    for name, data in samples.items():
+        encoded = check_name(name.encode("utf-8", "surrogateescape"))
+        if not encoded.endswith(suffix):
+            raise Unsupported(f"{name!r} is no name of a sample here: those end with {suffix.decode()}")
+        if not (json and is_json(data)):
+            check_file(schema.holds, BytesSource(data), name)
+        size, flags, value, attributes = len(data), 0, data, extra(name)
+        if size > INLINE_MAX:
+            flags, value = store_payload(tree.objects, BytesSource(data), 0, 1, (), schema.compression)
+        yield encoded, HEAD.pack(kind, flags, 0, len(attributes), size, now) + attributes, value
+
+
+def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[str], bytes]:
+    """What encodes the attributes of a new file."""
+    usual = encode_attributes(Attributes(xattrs=((attribute, b"1" * 19),)))[:-19]
+
+    def extra(name: str) -> bytes:
+        if name not in births:
+            return b""
+        digits = b"%d" % births[name]
+        if len(digits) == 19:  # from 2001 to 2286: the length is part of what stands before
+            return usual + digits
+        return encode_attributes(Attributes(xattrs=((attribute, digits),)))
+
+    return extra
 
 
 def tree_path(path: FilePath) -> Path:

@@ -30,6 +30,7 @@ from storage.errors import (
 )
 from storage.files import Files
 from storage.home import delete_data, require_64_bits, require_folder
+from storage.labels import LabelIndex
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
@@ -56,6 +57,7 @@ class Repository:
             require_folder(self._path)
         self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
+        self._label_index: LabelIndex | None = None
         self._closed = False
         try:
             self._engine = self._kept(Engine.open(self._path))
@@ -328,11 +330,16 @@ class Repository:
         """
         engine = self._opened()
         if not commit and not tag:
-            return Files(engine.working_tree(_known_branch(engine, branch)), self._home)
+            return Files(engine.working_tree(_known_branch(engine, branch)), self._home, self._labels(engine))
         found = self._revision(engine, branch, commit, tag)
         if found is None:
             raise UnknownRevision(f"No commit exists with the hash: {commit}")
-        return Files(engine.snapshot(found), self._home)
+        return Files(engine.snapshot(found), self._home, self._labels(engine))
+
+    def _labels(self, engine: Engine) -> LabelIndex:
+        if self._label_index is None or self._label_index.engine is not engine:
+            self._label_index = LabelIndex(engine)
+        return self._label_index
 
     def force_release_writer_lock(self) -> bool:
         """Take the writer lock away from whoever holds it, on every branch; True.
