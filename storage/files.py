@@ -243,6 +243,7 @@ class Files:
         left: Sequence[bytes] = ()
 
         def put(tree: WorkingTree) -> None:
+            """Stage them."""
             rows = list(_value_rows(tree, schema, samples, extra))
             expected = {os.fsencode(name): data for name, data in (instead or {}).items()}
             nonlocal left
@@ -480,6 +481,7 @@ def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[
     usual = encode_attributes(Attributes(xattrs=((attribute, b"1" * 19),)))[:-19]
 
     def extra(name: str) -> bytes:
+        """The attributes of a new file of that name."""
         if name not in births:
             return b""
         digits = b"%d" % births[name]

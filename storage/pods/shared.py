@@ -98,6 +98,7 @@ class Inside:
         key, *inner = self._steps
 
         def changed(stored: JSON) -> JSON:
+            """The value with its change."""
             if stored is None:
                 raise NotFound(f"{key!r} is not in {self._store}")
             value = around = copy.deepcopy(stored)

@@ -114,6 +114,7 @@ class ProgressTracker(TaskReader):
 
     def _change(self, key: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         def changed(task: JSON) -> JSON:
+            """The task with its change."""
             return change(self._task(key, task))
 
         self._changed.edit(key, changed)
@@ -172,6 +173,7 @@ class ProgressTracker(TaskReader):
         begun = False
 
         def begin(stored: JSON) -> JSON:
+            """The task, begun once more if it may be."""
             nonlocal begun
             task = dict(NEW) if stored is None and add else self._task(key, stored)
             begun = self._wanted(task, allow_aborted)

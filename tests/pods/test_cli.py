@@ -45,7 +45,11 @@ def test_what_is_no_tracker_is_told(place, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-FOLLOW = "import sys; from fusefs.cli import main; main(['tracker', sys.argv[1], '--follow', '--interval', '0.01'])"
+FOLLOW = """
+import runpy, sys
+sys.argv = ["arborfs", "tracker", sys.argv[1], "--follow", "--interval", "0.01"]
+runpy.run_module("fusefs.cli", run_name="__main__")
+"""
 
 
 def test_following_while_workers_work(place):
