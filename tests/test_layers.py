@@ -51,7 +51,7 @@ LAYERS = [
     ["storage.planting"],
     ["storage.formats"],
     ["storage.importing", "storage.exporting", "storage.external"],
-    ["storage.reports"],
+    ["storage.reports", "storage.rows"],
     ["storage.checkout", "storage.files"],
     ["storage.repository"],
     ["storage.loaders", "storage.bulk", "storage.places"],
