@@ -29,6 +29,7 @@ from storage.places import Place, place_of
 from storage.treants.categories import Categories, checked
 from storage.treants.data import Data
 from storage.treants.grammar import TagAlgebra
+from storage.treants.notebook import treant_html
 from storage.treants.state import STATE_NAME, TREANT, Scalar, State, decode_state, encode_state
 from storage.treants.tags import Tags, flat_tags
 from storage.treants.trees import Tree
@@ -350,6 +351,9 @@ class Treant(Tree):
     def __repr__(self) -> str:
         """What it is, and its name."""
         return f"<{type(self).__name__}: {self.name!r}>"
+
+    def _repr_html_(self) -> str:
+        return treant_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By the path of its state file: another process looks there itself."""
