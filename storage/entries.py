@@ -433,6 +433,7 @@ class EntryWriter(WorkingReader):
         with self._change() as change:
             root, _ = change.root()
             change.set_root(encode_head(entry))
+            change.structural = True
             if mtime is not None:
                 change.touch(root, mtime)
         return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -27,12 +27,14 @@ from storage.errors import (
 from storage.labels import LabelIndex, Labels
 from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
-from storage.model.names import Path, path_text
-from storage.model.records import Attributes, Entry, Kind, Schema, directory_entry
+from storage.model.names import Path, check_name, path_text
+from storage.model.records import HEAD, Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
 from storage.model.samples import BytesSource, PiecesSource, Source
+from storage.model.values import check_file, is_json
 from storage.session import Home
 from storage.snapshot import Snapshot
-from storage.stores.contents import Content, stored_entry
+from storage.stores.contents import Content, store_payload, stored_entry
+from storage.stores.staging import LeafRow
 from storage.tree.node import EMPTY
 from storage.worktree import WorkingTree
 
@@ -117,6 +119,30 @@ class Files:
         for name, entry in self._tree.entries(tree_path(path)):
             if entry.kind in _KINDS:
                 yield os.fsdecode(name), _info(entry)
+
+    def list_with(self, path: FilePath, attribute: str) -> Iterator[tuple[str, FileInfo, bytes | None]]:
+        """As `list`, with the value of the extended attribute `user.<attribute>` of each, None where there is none."""
+        wanted = os.fsencode(USER + attribute)
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind in _KINDS:
+                yield os.fsdecode(name), _info(entry), dict(entry.attributes.xattrs).get(wanted)
+
+    def samples(self, path: FilePath) -> Iterator[tuple[str, bytes]]:
+        """Name and contents of the samples of a dataset that is no array's, in the order of the names' bytes."""
+        for name, entry in self._tree.entries(tree_path(path)):
+            if entry.kind is Kind.SAMPLE:
+                yield os.fsdecode(name), bytes(self._tree.payload(entry))
+
+    def count(self, path: FilePath) -> int:
+        """How many samples a dataset holds. Costs a walk over what is staged in it, and none while nothing changes."""
+        return self._tree.count_samples(tree_path(path))
+
+    def schema(self, path: FilePath) -> Schema | None:
+        """What the samples of the dataset at `path` look like, None for an ordinary directory. NotADirectory."""
+        entry = self._tree.entry(tree_path(path))
+        if not entry.is_directory:
+            raise NotADirectory(f"{os.fspath(path)} is a file")
+        return entry.schema
 
     def read(self, path: FilePath) -> bytes:
         """What a file holds."""
@@ -204,6 +230,56 @@ class Files:
             )
         tree.put_files(entries, made, new=new, needs=needs)
 
+    def write_samples(
+        self,
+        directory: FilePath,
+        samples: Mapping[str, bytes],
+        *,
+        born: tuple[str, Mapping[str, int]],
+        instead: Mapping[str, bytes | None] | None = None,
+        remove: Iterable[str] = (),
+    ) -> Sequence[str]:
+        """Remove samples from a dataset of JSON, str or bytes, then make or replace others, in one step: many at once, fast.
+
+        `born` names an extended attribute that keeps when a name first came, and says when that was, in ns since 1970: a new
+        file gets it as decimal digits, none where nothing is said; one that is replaced keeps its attributes, and gets that
+        one from its mtime where it has none. Files in `instead` are only replaced while they hold what that says (None: while
+        there is none); the names of those that do not are returned. Removing what is not there is well. What is refused of
+        one is refused of all: SchemaMismatch; Unsupported for names that are none of samples, and for other datasets.
+        """
+        where = tree_path(directory)
+        schema = self._writeable().schema_of(where)
+        if schema is None or schema.nested or schema.kind == "array":
+            raise Unsupported(f"{os.fspath(directory)} is no dataset of JSON, str or bytes")
+        attribute = os.fsencode(USER + born[0]) if born[0] else b""
+        extra = _birth_attributes(attribute, born[1])
+        left: Sequence[bytes] = ()
+
+        def put(tree: WorkingTree) -> None:
+            """Stage them."""
+            rows = list(_value_rows(tree, schema, samples, extra))
+            expected = {os.fsencode(name): data for name, data in (instead or {}).items()}
+            nonlocal left
+            left = tree.put_values(where, rows, attribute, expected, [os.fsencode(name) for name in remove])
+
+        self._stored(put)
+        return [os.fsdecode(name) for name in left]
+
+    def replace_sample(self, path: FilePath, before: bytes, after: bytes, *, born: str) -> bool:
+        """Put `after` in the place of a sample that holds `before`, as `write_samples` does with `instead`, faster for one.
+
+        False, and nothing is done, where it does not hold that, or is not there.
+        """
+        where = tree_path(path)
+        directory, name = os.fsdecode(b"/".join(where[:-1])), where[-1]
+        if len(after) <= INLINE_MAX and is_json(after):
+            attribute = os.fsencode(USER + born)
+            replaced = self._writeable().replace_value(where[:-1], name, before, after, attribute)
+            if replaced is not None:
+                return replaced
+        text = os.fsdecode(name)
+        return not self.write_samples(directory, {text: after}, born=(born, {}), instead={text: before})
+
     def edit(self, path: FilePath, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
         """Change a file in one step: `change` gets what it holds and returns what it shall hold, None for no file at all.
 
@@ -281,6 +357,32 @@ class Files:
         """Set extended attributes `user.…` by name without `user.`; None removes one."""
         pairs = {os.fsencode(USER + name): value for name, value in values.items()}
         self._writeable().set_attributes(tree_path(path), xattrs=pairs)
+
+    def set_schema(self, path: FilePath, schema: Schema, *, born: str = "") -> None:
+        """Make a directory a dataset of JSON, str or bytes; its files with the ending of samples become samples, and get
+        their mtime as the extended attribute `born` if that is given and they have none: see write_samples.
+
+        Exists where it is a dataset already; InvalidSample (a ValueError) where a file does not fit, and nothing changes.
+        """
+        where = tree_path(path)
+        tree = self._writeable()
+        before = tree.entry(where)
+        if not before.is_directory:
+            raise NotADirectory(f"{path_text(where)} is a file")
+        if before.schema is not None:
+            raise Exists(f"{path_text(where)} is a dataset already")
+        fitting: dict[str, bytes] = {}
+        for name, entry in tree.entries(where):
+            if entry.kind is Kind.FILE and entry.size and name.endswith(schema.suffix):
+                fitting[os.fsdecode(name)] = data = bytes(tree.content(entry).read(0, entry.size))
+                check_file(schema.holds, BytesSource(data), path_text((*where, name)))
+        tree.set_schema(where, schema)
+        if fitting:
+            self.write_samples(path, fitting, born=(born, {}), instead=fitting)
+
+    def sync(self) -> None:
+        """Make every change so far survive power loss, too."""
+        self._writeable().sync()
 
     def commit(self, message: str) -> str:
         """Freeze everything staged on the branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""
@@ -368,6 +470,39 @@ class _Reading(io.RawIOBase):
         target[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+def _value_rows(
+    tree: WorkingTree, schema: Schema, samples: Mapping[str, bytes], extra: Callable[[str], bytes]
+) -> Iterator[LeafRow]:
+    """Samples for WorkingTree.put_values, their contents stored where they are long."""
+    suffix, json, now, kind = schema.suffix, schema.holds == "json", time.time_ns(), int(Kind.SAMPLE)
+    for name, data in samples.items():
+        encoded = check_name(name.encode("utf-8", "surrogateescape"))
+        if not encoded.endswith(suffix):
+            raise Unsupported(f"{name!r} is no name of a sample here: those end with {suffix.decode()}")
+        if not (json and is_json(data)):
+            check_file(schema.holds, BytesSource(data), name)
+        size, flags, value, attributes = len(data), 0, data, extra(name)
+        if size > INLINE_MAX:
+            flags, value = store_payload(tree.objects, BytesSource(data), 0, 1, (), schema.compression)
+        yield encoded, HEAD.pack(kind, flags, 0, len(attributes), size, now) + attributes, value
+
+
+def _birth_attributes(attribute: bytes, births: Mapping[str, int]) -> Callable[[str], bytes]:
+    """What encodes the attributes of a new file."""
+    usual = encode_attributes(Attributes(xattrs=((attribute, b"1" * 19),)))[:-19]
+
+    def extra(name: str) -> bytes:
+        """The attributes of a new file of that name."""
+        if name not in births:
+            return b""
+        digits = b"%d" % births[name]
+        if len(digits) == 19:  # from 2001 to 2286: the length is part of what stands before
+            return usual + digits
+        return encode_attributes(Attributes(xattrs=((attribute, digits),)))
+
+    return extra
 
 
 def tree_path(path: FilePath) -> Path:

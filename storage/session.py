@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +39,11 @@ CLOSED = (
 
 def when_dropped(thing: object, action: Callable[[], None]) -> weakref.finalize[[int, Callable[[], None]], object]:
     """Do `action` once nobody can use `thing` any more, or when the process ends; calling what this returns does it at once."""
-    return weakref.finalize(thing, _let_go, os.getpid(), action)
+    finalizer = weakref.finalize(thing, _let_go, os.getpid(), action)
+    if multiprocessing.parent_process() is not None:
+        # Such a process ends without what is registered for the end of the interpreter.
+        Finalize(thing, finalizer, exitpriority=0)
+    return finalizer
 
 
 def _let_go(pid: int, action: Callable[[], None]) -> None:

@@ -21,10 +21,12 @@ from storage.errors import (
 from storage.model.digest import Digest
 from storage.model.names import Path, path_text
 from storage.model.records import (
+    HEAD,
     Author,
     Entry,
     Kind,
     Schema,
+    decode_attributes,
     decode_entry,
     directory_entry,
     is_directory_of,
@@ -290,7 +292,9 @@ class WorkingReader:
             root = self._p.staging.directory(txn, ref.root_id)
             if root is None:
                 raise Corrupt(f"the index has lost the root of branch {self.branch!r}: run `arborfs rebuild`")
-            return Where(ref.root_id, root.base, None)
+            head = root.head
+            schema = decode_attributes(head[HEAD.size :]).schema if head else root_of(self._p.objects, ref.tip).schema
+            return Where(ref.root_id, root.base, schema)
         parent = known.get(path[:-1]) or self._resolve(txn, path[:-1], known)
         known[path[:-1]] = parent
         entry = self._find(txn, parent, path[-1])

@@ -24,6 +24,7 @@ from storage.model.digest import Digest
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import (
     CHUNKED,
+    HEAD,
     PLAIN,
     Attributes,
     Author,
@@ -31,6 +32,8 @@ from storage.model.records import (
     Kind,
     Place,
     Schema,
+    decode_entry,
+    encode_attributes,
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
@@ -67,6 +70,7 @@ class WorkingTree(EntryWriter):
                 if not path:
                     assert entry is not None
                     change.set_root(encode_head(entry))
+                    change.structural = True
                 elif entry is not None or self._has_parents(change, path):
                     self._put_entry(change, path, entry, parents)
 
@@ -177,6 +181,37 @@ class WorkingTree(EntryWriter):
         self._still_known(known, generation)
         return True
 
+    def replace_value(self, directory: Path, name: bytes, before: bytes, value: bytes, born: bytes) -> bool | None:
+        """Put another value of JSON, which is short, in the place of `before`, as `put_values` does with `instead`, in the case
+        that comes most often; False where there is another one.
+
+        None, and nothing is done, where more than its row may be needed: see put_sample; also where the sample has not got the
+        extended attribute `born`. NotFound, NotADirectory.
+        """
+        p = self._p
+        with p.log.change(SegmentKind.JOURNAL) as txn:
+            known = self._now_known(txn)
+            if known.merging is None:
+                known.merging = self._merging(txn) is not None
+            where, root = self._placed(txn, directory, known), self._placed(txn, (), known)
+            if known.merging or where.staged is None or root.staged is None:
+                return None
+            old = self._row_or_base(txn, where, where.staged, name)
+            if old is None or where.schema is None or where.schema.kind != "json" or where.schema.compression:
+                return None
+            kind, flags, _, _, _, _ = HEAD.unpack_from(old[0])
+            extra = old[0][HEAD.size :]
+            if kind != Kind.SAMPLE or flags or born not in extra:
+                return None
+            if p.staging.value(old[1]) != before:
+                return False
+            row = name, HEAD.pack(kind, 0, 0, len(extra), len(value), time.time_ns()) + extra, value
+            generation = write_row(
+                p.index, p.log, txn, p.origin, self.branch, root.staged, directory, where.staged, row, 0
+            )
+        self._still_known(known, generation)
+        return True
+
     def _row_or_base(self, txn: Txn, where: Where, staged: int, name: bytes) -> tuple[bytes, bytes | Place] | None:
         """Head and value of what `name` is in a staged directory."""
         row = self._p.staging.row(txn, staged, name)
@@ -189,6 +224,39 @@ class WorkingTree(EntryWriter):
             staged = change.directory(directory)
             # In a merge, writing what is there says that it is right.
             change.put_many(staged, rows, again=self._merging(change.txn) is not None)
+
+    def put_values(
+        self,
+        directory: Path,
+        rows: Sequence[LeafRow],
+        born: bytes,
+        instead: Mapping[bytes, bytes | None],
+        removed: Iterable[bytes],
+    ) -> list[bytes]:
+        """Remove samples of one directory, then stage others, which are no arrays, in one record.
+
+        `born` is the extended attribute that keeps when a name was new, if any: what replaces another sample keeps its mode,
+        owner and xattrs, and gets that one from its mtime where it is missing. Names in `instead` are left alone unless they
+        hold what that says (None: nothing): those, which is the return value, are for the caller to look at. IsADirectory.
+        """
+        with self._change() as change:
+            staged = change.directory(directory)
+            for name, (head, _) in change.among(staged, list(removed)).items():
+                _require_file(name, head)
+                change.remove(staged, name)
+            there = change.among(staged, [row[0] for row in rows])
+            for name, (head, _) in there.items():
+                _require_file(name, head)
+            left = {
+                name
+                for name, data in instead.items()
+                if (self.payload(decode_entry(*there[name])) if name in there else None) != data
+            }
+            if there or left:
+                wanted = [row for row in rows if row[0] not in left]
+                rows = [_with_birth(row, there[row[0]][0], born) if row[0] in there else row for row in wanted]
+            change.put_all(staged, rows)
+        return sorted(left)
 
     def remove_many(self, directory: Path, names: Iterable[bytes]) -> None:
         """Remove many entries of one directory, in one record. NotFound if one is not there, then none is removed."""
@@ -315,6 +383,10 @@ class WorkingTree(EntryWriter):
             return True
         return any(_concerns(value, self.branch, path) for _, value in rows)
 
+    def sync(self) -> None:
+        """Make everything acknowledged so far, by any process, survive power loss."""
+        self._p.log.sync()
+
     def commit(
         self, message: str, *, author: Author | None = None, metadata: Mapping[str, str] | None = None
     ) -> Digest:
@@ -332,6 +404,26 @@ class WorkingTree(EntryWriter):
         """
         facts = None if metadata is None else dict(metadata)
         return self._p.committer.amend(self.branch, message, author or self._p.author, facts)
+
+
+def _require_file(name: bytes, head: bytes) -> None:
+    if head[0] in (Kind.DIRECTORY, Kind.STAGED):
+        raise IsADirectory(f"{path_text((name,))} is a directory")
+
+
+def _with_birth(row: LeafRow, old: bytes, born: bytes) -> LeafRow:
+    """A row with the attributes of what it replaces, whose head is `old`."""
+    name, head, value = row
+    kind, flags, _, _, size, mtime = HEAD.unpack_from(head)
+    extra = old[HEAD.size :]
+    if old[0] != Kind.SAMPLE or born not in extra:
+        before = decode_entry(old, b"")
+        kept = before.attributes
+        xattrs = dict(kept.xattrs)
+        if born:
+            xattrs.setdefault(born, str(before.mtime).encode())
+        extra = encode_attributes(Attributes(kept.mode, kept.uid, kept.gid, tuple(sorted(xattrs.items()))))
+    return name, HEAD.pack(kind, flags, 0, len(extra), size, mtime) + extra, value
 
 
 def _concerns(change: bytes, branch: str, path: Path) -> bool:

@@ -24,6 +24,7 @@ LAYERS = [
     ["storage.pools"],
     ["storage.config"],
     ["storage.mounts"],
+    ["storage.mergers"],
     ["storage.stores"],
     ["storage.home"],
     ["storage.snapshot", "storage.working"],

@@ -59,6 +59,7 @@ COMMANDS = {
     "op": "oplog:op",
     "import": "transfer:import_",
     "export": "transfer:export",
+    "tracker": "tracker:tracker",
     "doctor": "doctor:doctor",
     "verify": "care:verify",
     "rebuild": "care:rebuild",

@@ -7,8 +7,9 @@ from collections import OrderedDict
 
 from storage.config import folder
 from storage.engine import Engine
+from storage.labels.branches import BranchLabels
 from storage.labels.keeping import Shelf
-from storage.labels.labels import BranchLabels, CommitLabels, Labels
+from storage.labels.labels import CommitLabels, Labels
 from storage.labels.marks import marker_named
 from storage.model.digest import Digest
 

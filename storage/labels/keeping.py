@@ -20,6 +20,8 @@ from storage.model.format import MALFORMED
 
 MAGIC = b"arbL\x01\0\0\0"
 SUFFIX = ".labels"
+WORTH = 2000
+"""What took so many nodes and rows to find is kept."""
 FILES = 16
 """So many files are kept, those that were used last."""
 LARGEST = 1 << 32
@@ -42,7 +44,14 @@ class Shelf:
 
     def get(self, marker: Marker, name: str) -> Kept | None:
         """What was put there; None where it is not, or no more."""
-        path = self._path(marker, name)
+        return self._read(self._path(marker, name))
+
+    def latest(self, marker: Marker) -> Kept | None:
+        """What was used last, of whatever tree: most of it is in the others, too."""
+        used = [path for path in self._used() if path.match(f"{marker.name}-{marker.version}-*{SUFFIX}")]
+        return self._read(used[0]) if used else None
+
+    def _read(self, path: Path) -> Kept | None:
         try:
             data = memoryview(files.read_file(path, LARGEST))
         except (FileNotFoundError, StorageFailed):
@@ -74,13 +83,18 @@ class Shelf:
         return self._folder / f"{marker.name}-{marker.version}-{name}{SUFFIX}"
 
     def _prune(self, latest: Path) -> None:
-        used = []
-        for path in self._folder.iterdir():
-            with suppress(FileNotFoundError):
-                used.append((path.stat().st_mtime_ns, path))
-        for _, path in sorted(used, reverse=True)[FILES:]:
+        for path in self._used()[FILES:]:
             if path != latest:
                 files.remove(path)
+
+    def _used(self) -> list[Path]:
+        """All files, what was used last first."""
+        used = []
+        with suppress(FileNotFoundError):
+            for path in self._folder.iterdir():
+                with suppress(FileNotFoundError):
+                    used.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(used, reverse=True)]
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,7 +7,7 @@ written as `\\u002f`. So every key has one name and every name is that of one ke
 another key is written as JSON, too (`="=5"`). No blank stands between the parts.
 
 The extended attribute `user.pod.born` of a file is when its key was first inserted: decimal digits, ns since 1970, of which
-no two are alike that one process gave. Keys are in that order; those without one are as old as their files are, by mtime,
+a process never gives two alike to one POD. Keys are in that order; those without one are as old as their files are, by mtime,
 and what is written over one of these keeps its place by getting that time.
 """
 
@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -111,24 +110,21 @@ def _tupled(value: JSON) -> Key:
 
 
 class Births:
-    """Gives out times of birth. Thread-safe."""
+    """Gives out times of birth. Not thread-safe."""
 
     def __init__(self) -> None:
         self._last = 0
-        self._lock = threading.Lock()
 
     def next(self) -> int:
         """Nanoseconds since 1970, more each time."""
         now = time.time_ns()
-        with self._lock:
-            self._last = now if now > self._last else self._last + 1
-            return self._last
+        self._last = last = now if now > self._last else self._last + 1
+        return last
 
 
-def born(attributes: Mapping[str, bytes], mtime: int) -> int:
-    """When the key of a file with these attributes was first inserted."""
-    text = attributes.get(BORN, b"")
-    return int(text) if text.isdigit() and len(text) < 20 else mtime
+def born(value: bytes | None, mtime: int) -> int:
+    """When a key was first inserted: `value` is what its file's attribute BORN holds."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else mtime
 
 
 # Values

@@ -14,7 +14,7 @@ from storage.disk.segments import Record, RecordKind, SegmentKind
 from storage.errors import Collected, IsADirectory, NotADirectory, NotFound
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.names import Path, path_text
-from storage.model.records import Entry, Kind, StageRecord, decode_entry, encode_head, encode_record
+from storage.model.records import Entry, Kind, Place, StageRecord, decode_entry, encode_head, encode_record
 from storage.stores.contents import FLAGS, contents_digests
 from storage.stores.log import Log
 from storage.stores.objects import Objects
@@ -205,6 +205,24 @@ class Change:
                 group.stamped = True
             elif not self._same(found, name, head, value) or again:
                 group.rows[name] = (name, _with_kept(head, found.entry), value)
+
+    def among(self, directory: int, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes | Place]]:
+        """Head and value of what there is of these names in a staged directory, this change's own rows included."""
+        group = self._groups[directory]
+        found = {
+            name: (row.head, row.value) for name, row in self._staging.rows_among(self.txn, directory, names).items()
+        }
+        found |= {name: group.rows[name][1:] for name in (names if group.rows else ()) if name in group.rows}
+        if group.base != EMPTY:
+            committed = ((name, self._in_base(group.base, name)) for name in names if name not in found)
+            found |= {name: row for name, row in committed if row is not None}
+        return {name: row for name, row in found.items() if row[0][0] != Kind.REMOVED}
+
+    def put_all(self, directory: int, rows: Sequence[LeafRow]) -> None:
+        """Stage many entries, whatever they replace."""
+        group = self._groups[directory]
+        group.rows |= {row[0]: row for row in rows}
+        group.stamped = True
 
     def _same(self, found: Found, name: bytes, head: bytes, value: bytes) -> bool:
         if found.entry.is_directory:

@@ -122,6 +122,13 @@ class Staging:
         with txn.cursor(db=self._index.staged) as cursor:
             return {key[8:] for key, _ in cursor.getmulti([prefix + name for name in names])}
 
+    def rows_among(self, txn: Txn, directory: int, names: Sequence[bytes]) -> dict[bytes, Row]:
+        """The rows of those of `names` for which anything is staged."""
+        prefix = number_key(directory)
+        with txn.cursor(db=self._index.staged) as cursor:
+            found = cursor.getmulti([prefix + name for name in names])
+            return {key[8:]: decode_row(data) for key, data in found}
+
     def rows(self, txn: Txn, directory: int, after: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """The rows of a staged directory by name, those behind `after` only."""
         for key, data in self._index.scan(txn, self._index.staged, number_key(directory), after):

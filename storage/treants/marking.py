@@ -1,4 +1,4 @@
-"""What state files say to the index of labels: see storage.labels."""
+"""What state files say to the index of labels, and how two versions of one are merged: see storage.labels, storage.mergers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from storage.labels import Label, Marker
-from storage.treants.state import STATE_NAME, State, decode_state, encode_state
+from storage.treants.state import STATE_NAME, State, decode_state, encode_state, merged
 
 _KIND, _TAG = ("kind",), ("tag",)
 _HDF5 = b"\x89HDF"
@@ -40,3 +40,10 @@ def labels_of(kept: bytes) -> list[Label]:
 
 TREANTS = Marker("treant", re.compile(STATE_NAME.pattern.encode()), kept_of, state_of, labels_of)
 """Directories with a state file."""
+
+
+def merge_files(base: bytes | None, ours: bytes, theirs: bytes) -> bytes | None:
+    """The state file with what both sides changed; None where they contradict each other. DamagedState, NewerFormat."""
+    before = None if base is None else decode_state(base)
+    both = merged(before, decode_state(ours), decode_state(theirs))
+    return None if both is None else encode_state(both)

@@ -13,6 +13,7 @@ from PIL import Image
 from fusefs.cli.commands import main
 from storage import Repository
 from storage.engine import Engine
+from storage.pods import Tracker
 from tests.command_line import all_commands
 from tests.conftest import ADA, fuse_missing, is_mounted, wait_until
 
@@ -52,6 +53,9 @@ def world(tmp_path_factory):
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(folder / "photos" / "red.png")
     (folder / "table.csv").write_text("name,age\nada,36\n")
     Engine.create(folder / "data", ADA).close()
+    with Tracker(folder / "data" / "tasks") as tracker:
+        tracker.add("calibrate")
+        tracker.mark_done("calibrate")
     with Repository(folder / "data") as repo:
         with repo.checkout(write=True) as checkout:
             images = checkout.datasets.init_dataset("images", (8, 8), np.uint8)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InvalidName, NotJSON
 from storage.model.tasks import read_task
 from storage.pods.format import Births, born, decode_value, encode_value, file_name, key_of
 
+PATIENT = settings(deadline=None)
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30) | st.from_regex(r'=["\[]?[0-9a"\]\\]{0,4}')
 KEYS = st.recursive(TEXTS | st.integers(), lambda parts: st.lists(parts, max_size=3).map(tuple), max_leaves=4)
 
 
+@PATIENT
 @given(KEYS)
 def test_every_key_has_a_name_and_comes_back_with_its_type(key):
     try:
@@ -27,6 +29,7 @@ def test_every_key_has_a_name_and_comes_back_with_its_type(key):
     assert repr(key_of(name)) == repr(key)
 
 
+@PATIENT
 @given(TEXTS.filter(lambda text: "/" not in text and "\0" not in text))
 def test_every_name_is_that_of_one_key(stem):
     assert file_name(key_of(stem + ".json")) == stem + ".json"
@@ -56,6 +59,7 @@ JSON = st.recursive(
 )
 
 
+@PATIENT
 @given(JSON)
 def test_values_come_back_and_any_program_reads_them(value):
     data = encode_value(value, "k")
@@ -101,8 +105,8 @@ def test_births_grow_and_files_without_one_are_as_old_as_they_are():
     births = Births()
     given = [births.next() for _ in range(1000)]
     assert given == sorted(set(given))
-    assert born({"pod.born": b"17"}, 5) == 17
-    assert born({}, 5) == born({"pod.born": b"soon"}, 5) == born({"pod.born": b"9" * 30}, 5) == 5
+    assert born(b"17", 5) == 17
+    assert born(None, 5) == born(b"soon", 5) == born(b"9" * 30, 5) == 5
 
 
 def test_how_it_stands_with_a_task():

@@ -17,7 +17,7 @@ from storage import Repository
 from storage.engine import Engine
 from storage.errors import ArborError, DamagedMark, NotFound
 from storage.files import Files
-from storage.labels import labels as labels_module
+from storage.labels import keeping
 from storage.labels.keeping import FILES
 from storage.labels.walk import Walk
 from storage.model.samples import make_schema
@@ -91,6 +91,8 @@ def assert_true(tree: Files) -> None:
             assert labels.having(key, value) == found
     for path, state in good.items():
         assert labels.state(path) == state
+        inside = [other for other in good if f"{other}/".startswith(f"{path}/") or not path]
+        assert labels.marked(path) == sorted(inside)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -99,6 +101,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     finish = Walk.finish
     monkeypatch.setattr(Walk, "finish", lambda walk: (finish(walk), looked.append(walk.looked)))
     return looked
+
+
+def remember_few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon it is too long ago to know what has changed."""
+    monkeypatch.setattr("storage.stores.staging.KEPT_CHANGES", 3)
+    monkeypatch.setattr("storage.stores.staging._TRIM", 1)
 
 
 @pytest.fixture
@@ -110,7 +118,7 @@ def tree(repository: Path) -> Iterator[Files]:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little there is to find, it is kept for the next process."""
-    monkeypatch.setattr(labels_module, "WORTH", 0)
+    monkeypatch.setattr(keeping, "WORTH", 0)
 
 
 def test_treants_are_found_by_tag_and_category(tree):
@@ -242,10 +250,14 @@ def test_a_branch_that_is_reset_moved_merged_and_undone(repository):
         assert side.labels().marked() == ["a"]
         make(side, "c", 3)
         assert side.labels().marked() == ["a", "c"]
+        engine.rename_branch("side", "old")
+        engine.create_branch("side", engine.branches()["main"])
+        make(side, "d", 4)
+        assert side.labels().marked() == ["a", "d"] and opened.files(branch="old").labels().marked() == ["a", "c"]
         engine.rename_branch("side", "other")
         with pytest.raises(NotFound):
             side.labels().marked()
-        assert opened.files(branch="other").labels().marked() == ["a", "c"]
+        assert opened.files(branch="other").labels().marked() == ["a", "d"]
 
 
 def test_unchanged_directories_are_not_read_again(tree, monkeypatch):
@@ -255,11 +267,29 @@ def test_unchanged_directories_are_not_read_again(tree, monkeypatch):
     looked = watched(monkeypatch)
     labels = tree.labels()
     assert len(labels.marked()) == 300 and looked[-1] > 300
-    monkeypatch.setattr("storage.stores.staging.KEPT_CHANGES", 5)
+    remember_few_changes(monkeypatch)
     for number in range(10):
         make(tree, "g1/new", 1000, str(number))
     assert labels.having(TAG, "9") == {"g1/new"} and len(labels.marked()) == 301
     assert looked[-1] < 20  # though it was too long ago to know what had changed
+
+
+def test_what_was_found_before_a_commit_is_known_after_it(repository, tree, kept, monkeypatch):
+    for number in range(300):
+        make(tree, f"g{number % 3}/t{number}", number, "x")
+    labels = tree.labels()
+    assert len(labels.marked()) == 300
+    commit = tree.commit("all")
+    assert len(labels.marked()) == 300
+    looked = watched(monkeypatch)
+    remember_few_changes(monkeypatch)
+    for number in range(10):
+        make(tree, "g1/new", 1000, str(number))
+    assert labels.having(TAG, "9") == {"g1/new"} and len(labels.marked()) == 301
+    with Repository(repository) as other:
+        assert len(other.files(commit=commit).labels().marked()) == 300
+        assert_true(other.files(commit=commit))
+    assert sum(looked) < 30
 
 
 def test_only_what_changed_is_looked_at(tree, monkeypatch):
@@ -273,6 +303,22 @@ def test_only_what_changed_is_looked_at(tree, monkeypatch):
     tree.rename("g2/t2", "g1/moved")
     assert "g1/moved" in labels.having(TAG, "x")
     assert sum(looked) < 10
+
+
+def test_an_interrupted_look_leaves_nothing_half_known(tree, monkeypatch):
+    make(tree, "a", 1, "x")
+    assert tree.labels().values(TAG) == ["x"]
+    make(tree, "a", 1, "y")
+    make(tree, "b", 2, "z")
+
+    def interrupted(walk: Walk) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(Walk, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tree.labels().marked()
+    assert_true(tree)
 
 
 # Between processes
@@ -329,6 +375,20 @@ def test_an_old_file_of_what_was_kept_is_not_believed(repository, kept):
         assert_true(opened.files())
 
 
+def test_changes_of_another_index_are_not_taken_for_those_since(repository, kept):
+    with Repository(repository) as opened:
+        make(opened.files(), "a", 1, "x")
+        opened.files().labels().look()
+    for part in (repository / ".arborfs/index").iterdir():
+        part.unlink()
+    with Repository(repository) as opened:  # its changes are counted from the beginning again
+        opened.files().rename("a", "b")
+        for number in range(30):
+            opened.files().write("other", b"%d" % number)
+    with Repository(repository) as opened:
+        assert opened.files().labels().marked() == ["b"]
+
+
 def test_few_files_are_kept(repository, kept):
     with Repository(repository) as opened:
         for number in range(FILES + 5):
@@ -378,6 +438,7 @@ def test_tasks_of_trackers_have_a_state(tree):
     assert len(labels.having(("state",), "todo")) == 4
     tree.write("work/list/k5.json", b'{"_aborted": true}')
     assert labels.having(("state",), "aborted") == {"work/list/k5.json"}
+    assert len(labels.marked("work")) == 6 and labels.marked("work/list/k5.json") == ["work/list/k5.json"]
     tree.commit("some")
     assert len(labels.having(("state",), "todo")) == 3
     tree.rename("work", "play")
@@ -420,8 +481,10 @@ def a_change(random: random.Random, repo: Repository, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_happened_the_index_says_what_the_files_say(repository, kept, seed):
+def test_whatever_happened_the_index_says_what_the_files_say(repository, kept, seed, monkeypatch):
     chance = random.Random(seed)
+    if seed % 2:
+        remember_few_changes(monkeypatch)
     with Repository(repository) as one, Repository(repository) as other, Engine.open(repository) as engine:
         for _ in range(60):
             try:
