@@ -289,7 +289,7 @@ def top_control(owner: Owner, report: Report) -> ControlDirectory:
 
 
 def branch_control(engine: Engine, branch: Branch, report: Report, more: dict[bytes, Node]) -> ControlDirectory:
-    """`.arborfs` of a working tree; `more` are the files about merges and the directory of differences."""
+    """`.arborfs` of a working tree; `more` are the files about merges and the directories of differences and labels."""
     owner, rejections = branch.owner, branch.rejections
     return ControlDirectory(
         owner,
@@ -308,8 +308,10 @@ def branch_control(engine: Engine, branch: Branch, report: Report, more: dict[by
     )
 
 
-def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Report, diff: Node) -> ControlDirectory:
-    """`.arborfs` of a snapshot; `diff` is the directory of that name."""
+def snapshot_control(
+    engine: Engine, commit: Digest, owner: Owner, report: Report, more: dict[bytes, Node]
+) -> ControlDirectory:
+    """`.arborfs` of a snapshot; `more` are the directories of differences and of labels."""
     return ControlDirectory(
         owner,
         _statistics(owner, report)
@@ -317,8 +319,8 @@ def snapshot_control(engine: Engine, commit: Digest, owner: Owner, report: Repor
             b"commit": ControlFile(owner, lambda: _tip_text(commit)),
             b"log": ControlFile(owner, lambda: log_text(engine, commit)),
             b"log.json": ControlFile(owner, lambda: _json(log_rows(engine, commit))),
-            b"diff": diff,
-        },
+        }
+        | more,
     )
 
 

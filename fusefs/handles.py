@@ -126,6 +126,10 @@ class Listing:
     def __init__(self, node: Node) -> None:
         self.node = node
 
+    def pending(self, position: int) -> Callable[[], object] | None:
+        """What must be worked out, in a thread, before `entries` from `position` on can be given at once; None for nothing."""
+        return self.node.pending()
+
     def entries(self, position: int) -> Entries:
         """Name, node and following position of everything from `position` on."""
         raise NotImplementedError

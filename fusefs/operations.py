@@ -382,14 +382,15 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """List entries with their stat from a position on."""
         listing = self._directories[fh]
-        job = listing.node.pending()
+        position = max(start_id - DOTS, 0)
+        job = listing.pending(position)
         if job is not None:
             await self._lanes.read(job)
         for at in range(start_id, DOTS):
             if not pyfuse3.readdir_reply(token, b".." if at else b".", _directory_only(listing.node), at + 1):
                 return
         packed = EntryAttributes()
-        for name, node, following in listing.entries(max(start_id - DOTS, 0)):
+        for name, node, following in listing.entries(position):
             if not node.ino:
                 self._table.number(node)
             fill(packed, listing.stat(node))

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from fusefs.conflicts import merging_control
 from fusefs.control import branch_control, snapshot_control, top_control
 from fusefs.diff_view import Diffs
 from fusefs.frozen import FrozenDirectory, Snapshots
+from fusefs.label_view import Here, by_directory
 from fusefs.layout import CONTROL, FOREVER, Owner
 from fusefs.memory import give_back
 from fusefs.nodes import NoAttribute, Node
@@ -28,8 +30,9 @@ from fusefs.rejections import Rejections
 from fusefs.statistics import Statistics
 from fusefs.working import Notice, WorkingDirectory
 from storage.engine import Engine, TreeChange
+from storage.labels import LabelIndex
 from storage.maintenance.figures import figures
-from storage.model.digest import hexed
+from storage.model.digest import Digest, hexed
 from storage.mounts import Where
 
 REJECTED = "rejected"
@@ -50,11 +53,9 @@ class View:
         self._owner = owner
         self._when = time.time_ns()
         self._diffs = Diffs(engine, owner, self._when, linked=ref is None and branch is None)
+        self._labels = LabelIndex(engine)
         self.snapshots = Snapshots(
-            owner,
-            lambda commit: snapshot_control(
-                engine, commit, owner, report, self._diffs.of_commit(commit, self.snapshots)
-            ),
+            owner, lambda commit: snapshot_control(engine, commit, owner, report, self._looking_into(commit))
         )
         self._room = Room(engine.temporary)
         self._top: TopDirectory | None = None
@@ -77,8 +78,17 @@ class View:
         branch = Branch(name, tree, root_id, self._owner, self._when, self._room, Rejections(folder))
         more = merging_control(self.engine, branch, self.snapshots)
         more[b"diff"] = self._diffs.of_branch(branch, self.snapshots)
+        labels = Here(self._owner, self._when, lambda what: self._labels.of_branch(branch.name, what))
+        more[b"by"] = by_directory(labels)
         branch.control = branch_control(self.engine, branch, self.statistics.report, more)
         return WorkingDirectory(branch, None, b"", None)
+
+    def _looking_into(self, commit: Digest) -> dict[bytes, Node]:
+        """The directories in `.arborfs` of a commit."""
+        engine = self.engine
+        labels = partial(self._labels.of_commit, commit)
+        here = Here(self._owner, self._when, labels, lambda: engine.snapshot(commit))
+        return {b"diff": self._diffs.of_commit(commit, self.snapshots), b"by": by_directory(here)}
 
     def place(self, node: Node) -> bytes:
         """Where in the repository a directory is: a storage.mounts.Where as JSON. NoAttribute for what is in no tree."""

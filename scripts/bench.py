@@ -38,6 +38,7 @@ from bench_history import SIZES, history
 from bench_pods import pods
 from bench_posix import posix
 from bench_space import space
+from bench_treants import treants
 
 from storage.dataset_writer import DatasetDataWriter
 
@@ -247,7 +248,7 @@ def copy(work: Path, runs: int, figures: Figures) -> list[Row]:
 
 
 GROUPS = {"ingest": ingest, "commit": commit, "requests": requests, "read": read, "copy": copy, "posix": posix}
-GROUPS |= {"space": space, "history": history, "api": api, "pods": pods}
+GROUPS |= {"space": space, "history": history, "api": api, "treants": treants, "pods": pods}
 
 
 def _numbers(text: str) -> list[int]:

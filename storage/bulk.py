@@ -9,20 +9,15 @@ as it was; what was stored by then is unreachable, and space to be collected.
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import pickle
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +26,7 @@ from blake3 import blake3
 
 from storage.dataset_reader import dataset_name, dataset_path
 from storage.engine import Engine
-from storage.errors import Conflict, SchemaMismatch, StagedWork, Unsupported, WorkerDied, WrongType
+from storage.errors import Conflict, SchemaMismatch, StagedWork, Unsupported, WrongType
 from storage.importing import TRIES
 from storage.model.names import Path as TreePath
 from storage.model.names import check_key
@@ -39,6 +34,7 @@ from storage.model.records import PLAIN, Attributes, Entry, Schema, directory_en
 from storage.model.samples import BytesSource
 from storage.model.values import encode_value
 from storage.planting import Planting, around, merged, overlaid
+from storage.pools import worker_pool
 from storage.repository import Repository
 from storage.tree.node import EMPTY
 from storage.worktree import WorkingTree
@@ -280,17 +276,6 @@ def _empty(schema: Schema) -> Entry:
     return directory_entry(EMPTY, 0, 0, 0, attributes=Attributes(schema=schema))
 
 
-def _live_while_open(line: Connection) -> None:
-    """End this process when the other end of `line` is closed: the import has failed, or its process is gone."""
-
-    def wait() -> None:
-        """Return never."""
-        line.poll(None)  # nothing is ever sent: what comes is the end
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True, name="arborfs-lifeline").start()
-
-
 # In the process that imports
 
 
@@ -299,7 +284,7 @@ def _collected(tree: WorkingTree, work: _Work, calls: Sequence[Arguments], ncpus
     processes = ncpus if ncpus > 0 else max(1, len(os.sched_getaffinity(0)) // 2)
     batches = list(_batches(calls, processes))
     found: dict[str, list[Entry]] = {name: [] for name in work.columns}
-    with _pool(min(processes, len(batches) + 1)) as submit, _bar(len(calls)) as advance:
+    with worker_pool(min(processes, len(batches) + 1), "nothing was imported") as submit, _bar(len(calls)) as advance:
         sizes = {submit(work.store, batch): len(batch) for batch in batches}
         first, again = next(iter(sizes)), submit(work.repeat, batches[0])
         for future in as_completed(sizes):
@@ -318,41 +303,6 @@ def _batches(calls: Sequence[Arguments], processes: int) -> Iterator[Sequence[Ar
     size = -(-len(calls) // (processes * BATCHES))
     for first in range(1, len(calls), size):
         yield calls[first : first + size]
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[Callable[..., Future[Any]]]:
-    """A function that runs another one in a process of the pool. WorkerDied.
-
-    The processes are spawned, so that they carry nothing over; they end at once when the block raises or this process is gone.
-    """
-    context = multiprocessing.get_context("spawn")
-    line, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(processes, context, _live_while_open, (line,))
-
-    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """The future of that call."""
-        # Ctrl-C at a terminal reaches all processes: the workers, started here, inherit that it does not concern them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return pool.submit(function, *arguments)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    try:
-        yield submit
-    except BaseException as error:
-        held.close()
-        if isinstance(error, BrokenProcessPool):
-            raise WorkerDied(
-                "a worker process has ended before its work was done, and nothing was imported: it was killed, or could "
-                "not begin. A program that imports does so below `if __name__ == '__main__':`"
-            ) from error
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        held.close()
-        line.close()
 
 
 @contextmanager

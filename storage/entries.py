@@ -66,7 +66,7 @@ class EntryWriter(WorkingReader):
             self._still_known(known, generation)
 
     def _still_known(self, known: Known, generation: int) -> None:
-        """What was known before a change that made no directory, moved none and removed none holds after it."""
+        """What was known before a change that moved, removed and staged no directory that was there holds after it."""
         if self._known is known:
             self._known = Known(number_key(generation), known.places, known.merging)
 

@@ -97,6 +97,14 @@ class Unsupported(Usage, ValueError):
     """A value or an operation that arborfs does not store."""
 
 
+class NotInstalled(Usage, ImportError):
+    """A library that this needs is not installed: `extra` names what brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} need libraries that are not installed: `pip install arborfs[{extra}]` brings them")
+        self.extra = extra
+
+
 class NotYet(Usage, NotImplementedError, AttributeError):
     """Something that this version of arborfs cannot do yet; `hasattr` says so, too."""
 
@@ -107,6 +115,10 @@ class NotProvided(Usage, RuntimeError):
 
 class WrongType(Usage, TypeError):
     """An argument that is of another type than the call takes."""
+
+
+class WrongKind(Usage, ValueError):
+    """A directory where a file was named, or the other way round."""
 
 
 class NotJSON(WrongType):
@@ -136,8 +148,20 @@ class UnknownRevision(NotFound, ValueError):
     """No branch, tag or commit answers to that."""
 
 
+class TreeNotFound(Missing, FileNotFoundError):
+    """No directory is at the path."""
+
+
 class NotARepository(Missing, RuntimeError):
     """The folder holds no arborfs repository."""
+
+
+class NotATreant(Missing, FileNotFoundError):
+    """The directory is no Treant, or no more."""
+
+
+class NoTreants(NotATreant):
+    """No state file is where one was named."""
 
 
 class Exists(State, FileExistsError, ValueError):
@@ -181,8 +205,32 @@ class TooFewSamples(State, RuntimeError):
         self.found = found
 
 
+class MultipleTreants(State, ValueError):
+    """A directory with several state files: `names` are theirs."""
+
+    def __init__(self, where: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"{where} holds {len(names)} state files, {', '.join(names)}: keep the one that is its own, move the others to "
+            f"directories of their own"
+        )
+        self.where = where
+        self.names = tuple(names)
+
+
+class NotMounted(State, RuntimeError):
+    """The repository is in no mount on this machine, so no program can use a path in it."""
+
+
 class WorkerDied(State, RuntimeError):
     """A process that did part of the work has ended before it was done: it was killed, or could not begin."""
+
+
+class RsyncFailed(State, OSError):
+    """rsync did not do all that it was told: `code` is what it ended with."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NeedsCopy(State, OSError):
@@ -292,6 +340,26 @@ class Corrupt(Damage, OSError, RuntimeError):
     def __str__(self) -> str:
         """The message: OSError would format its arguments."""
         return str(self.args[0])
+
+
+class DamagedState(Damage, ValueError):
+    """A Treant's state file does not say what it should: `where` it is, and `problem`."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(
+            f"{where or 'the state file'} cannot be understood: {problem}. Put an earlier version of it in its place "
+            f"(`arborfs restore`), or remove it"
+        )
+        self.problem = problem
+        self.where = where
+
+
+class DamagedMark(Damage, ValueError):
+    """What labels a directory or file cannot be read, or is there twice: `where` it is."""
+
+    def __init__(self, problem: str, *, where: str = "") -> None:
+        super().__init__(problem)
+        self.where = where
 
 
 class IntegrityFault(Damage, RuntimeError):

@@ -24,11 +24,12 @@ from storage.errors import (
     ReadOnly,
     Unsupported,
 )
+from storage.labels import LabelIndex, Labels
 from storage.model.chunking import INLINE_MAX
 from storage.model.digest import blake, hexed
 from storage.model.names import Path, check_name, path_text
 from storage.model.records import HEAD, Attributes, Entry, Kind, Schema, directory_entry, encode_attributes
-from storage.model.samples import BytesSource
+from storage.model.samples import BytesSource, PiecesSource, Source
 from storage.model.values import check_file, is_json
 from storage.session import Home
 from storage.snapshot import Snapshot
@@ -38,6 +39,9 @@ from storage.tree.node import EMPTY
 from storage.worktree import WorkingTree
 
 FilePath = str | os.PathLike[str]
+Data = bytes | memoryview | tuple[bytes | memoryview, ...]
+"""What a file shall hold; pieces of a tuple stand one after the other, and are not joined in memory first."""
+
 USER = "user."
 TRIES = 1000
 """So often a change is tried again that somebody else got in before."""
@@ -74,9 +78,10 @@ class Files:
     changes of a commit.
     """
 
-    def __init__(self, tree: Snapshot | WorkingTree, home: Home) -> None:
+    def __init__(self, tree: Snapshot | WorkingTree, home: Home, labels: LabelIndex) -> None:
         self._tree = tree
         self._home = home
+        self._labels = labels
 
     @property
     def repository(self) -> os.PathLike[str]:
@@ -148,25 +153,48 @@ class Files:
         """A file to read from and to seek in; only what is read is fetched. It stays as it is, whatever is written later."""
         return io.BufferedReader(_Reading(self._content(tree_path(path))), 1 << 16)
 
+    def target(self, path: FilePath) -> str:
+        """Where a link leads, as it was written. Unsupported (a ValueError) for what is no link."""
+        entry = self._tree.entry(tree_path(path))
+        if entry.kind is not Kind.SYMLINK:
+            raise Unsupported(f"{os.fspath(path)} is no link")
+        target = entry.value if isinstance(entry.value, bytes) else self._tree.target(tree_path(path))  # type: ignore[union-attr]
+        return os.fsdecode(target)
+
     def attributes(self, path: FilePath) -> dict[str, bytes]:
         """The extended attributes `user.…` of what stands at `path`, by name without `user.`."""
         entry = self._tree.entry(tree_path(path))
         return {os.fsdecode(name)[len(USER) :]: value for name, value in entry.attributes.xattrs}
 
+    def labels(self, what: str = "treant") -> Labels:
+        """Which directories or files are marked as a `treant` or a `task`, and with which labels. NotFound for other things."""
+        if isinstance(self._tree, Snapshot):
+            return self._labels.of_commit(self._tree.commit, what)
+        return self._labels.of_branch(self._tree.branch, what)
+
     # Changing
 
-    def write(self, path: FilePath, data: bytes | memoryview) -> None:
+    def write(self, path: FilePath, data: Data) -> None:
         """Make or replace a file. In a dataset, a sample must fit it: SchemaMismatch (a ValueError), and nothing changes."""
-        self._stored(lambda tree: tree.put_file(tree_path(path), BytesSource(data)))
+        self._stored(lambda tree: tree.put_file(tree_path(path), _source(data)))
 
-    def write_many(self, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def write_many(
+        self, files: Mapping[str, Data | None], *, new: FilePath | None = None, needs: FilePath | None = None
+    ) -> None:
         """Make, replace or (None) remove many files in one step; missing directories are made.
 
-        What is refused of one of them is refused of all. Removing what is not there is well.
+        What is refused of one of them is refused of all. Removing what is not there is well. With `new`, Exists where there
+        is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step.
         """
-        self._stored(lambda tree: self._write_many(tree, files))
+        conditions = (None if new is None else tree_path(new), None if needs is None else tree_path(needs))
+        if all(data is None or (isinstance(data, bytes) and len(data) <= INLINE_MAX) for data in files.values()):
+            self._write_many(self._writeable(), files, *conditions)  # nothing is stored that gc could take
+        else:
+            self._stored(lambda tree: self._write_many(tree, files, *conditions))
 
-    def _write_many(self, tree: WorkingTree, files: Mapping[str, bytes | memoryview | None]) -> None:
+    def _write_many(
+        self, tree: WorkingTree, files: Mapping[str, Data | None], new: Path | None, needs: Path | None
+    ) -> None:
         schemas: dict[Path, Schema | None] = {}
         entries: list[tuple[Path, Entry | None]] = []
         made: dict[Path, Entry] = {}
@@ -183,11 +211,11 @@ class Files:
             if data is None:
                 entries.append((path, None))
                 continue
-            source, schema = BytesSource(data), sample_schema(schemas[parent], path[-1])
+            source, schema = _source(data), sample_schema(schemas[parent], path[-1])
             if schema is not None and not source.size and not schema.takes_empty:
                 schema = None
             entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
-        tree.put_files(entries, made)
+        tree.put_files(entries, made, new=new, needs=needs)
 
     def write_samples(
         self,
@@ -304,6 +332,10 @@ class Files:
         """Remove a file or link, or a directory with all below it."""
         self._writeable().remove_tree(tree_path(path))
 
+    def remove_directory(self, path: FilePath) -> None:
+        """Remove a directory that is empty. NotEmpty (an OSError) otherwise, also if somebody fills it just now."""
+        self._writeable().remove_directory(tree_path(path))
+
     def rename(self, old: FilePath, new: FilePath, *, replace: bool = False) -> None:
         """Move a file or a directory with all below it. Exists, unless a file is to `replace` another; NotEmpty."""
         self._writeable().rename(tree_path(old), tree_path(new), replace=replace)
@@ -385,6 +417,10 @@ class Files:
     def __repr__(self) -> str:
         """The repository, and what of it."""
         return f"Files({str(self._home.path)!r}, {self.branch or self.commit_hash[:16]!r})"
+
+
+def _source(data: Data) -> Source:
+    return PiecesSource(data) if isinstance(data, tuple) else BytesSource(data)
 
 
 class _Reading(io.RawIOBase):

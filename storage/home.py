@@ -1,9 +1,11 @@
-"""The state of a repository's index, and what happens when the first process opens the repository."""
+"""The folder of a repository: what it needs, the state of its index, who opens it first, and how it is deleted."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +14,9 @@ import xxhash
 
 from storage.disk import files
 from storage.disk.index import Index, is_whole
-from storage.disk.locks import boot_id
+from storage.disk.locks import Presence, boot_id
 from storage.disk.segments import Segments
-from storage.errors import Corrupt, StorageFull
+from storage.errors import Busy, Corrupt, StorageFull
 from storage.model.format import MALFORMED
 from storage.stores.log import renew_failed
 from storage.stores.recovery import RebuildReport, rebuild_index
@@ -180,3 +182,29 @@ def _write_state(home: Path, *, clean: bool, stamp: str, checksum: str = "") -> 
     except StorageFull:
         # Who is out of room must be able to read, and to make some. A state torn by a power loss is none: a rebuild.
         files.overwrite(home / "state.json", state)
+
+
+def delete_data(home: Path) -> None:
+    """Delete a repository's data, if there are any, for ever. Busy while anybody has it open."""
+    if not home.exists():
+        return
+    presence = Presence(home / "lock")
+    try:
+        if not presence.enter(lambda: files.remove_tree(home)):
+            raise Busy(f"{home} is open elsewhere: close or unmount it before it can be removed")
+    finally:
+        presence.leave(lambda: None)
+
+
+def require_64_bits() -> None:
+    """OSError where memory is too small for what is mapped into it."""
+    if sys.maxsize < 1 << 32:
+        raise OSError("arborfs needs a Python of 64 bits: its index is mapped into memory")
+
+
+def require_folder(path: Path) -> None:
+    """FileNotFoundError, PermissionError unless there is a folder that takes files."""
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder: make it first", str(path))
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "The folder takes no files of yours: change its mode", str(path))

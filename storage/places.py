@@ -15,12 +15,12 @@ import os
 import pwd
 import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from storage.config import folder
 from storage.engine import Engine
 from storage.errors import (
     InvalidName,
@@ -38,6 +38,7 @@ from storage.mounts import PLACE, Where, live_mounts
 from storage.repository import Repository
 
 _NO_MARK = (errno.ENODATA, errno.ENOTSUP, errno.ENOTDIR, errno.ENOENT)
+_NOTHING = (errno.ENOENT, errno.ENOTDIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,12 @@ class Place:
                 return top / self.path
         return None
 
+    def usable(self) -> Path | None:
+        """A path that programs can use: `given` if it is in a mount, else as `mounted`. None while there is none."""
+        if _followed(str(self.given)).where is not None:
+            return self.given
+        return self.mounted()
+
     def _commit(self, top: Path) -> Path:
         return top / "commits" / self.files.commit_hash / self.path
 
@@ -80,35 +87,88 @@ def place_of(path: str | os.PathLike[str], *, make: bool = False) -> Place:
     file is in the way; NotEmpty (an OSError) for making one in a folder with other things in it; NotFound (a KeyError) in a
     mount, but in no branch or commit; InvalidName (a ValueError) for a path into a repository's own data.
     """
-    given = Path(os.path.abspath(Path(path).expanduser()))
-    for above in (given, *given.parents):
-        where = _mark(above)
-        if where is not None:
-            return _mounted_place(given, where, above)
-        if (folder(above) / "config.json").is_file():
-            return _place(given, _repository(above), None, None, os.path.relpath(given, above))
+    given = os.path.abspath(os.path.expanduser(path))
+    way = _followed(given)
+    if way.where is not None:
+        return _mounted_place(given, way.where, way.above)
+    for above in reversed(way.ordinary):
+        repository = _repository(above)
+        if repository is not None:
+            return _place(given, repository, None, None, given[len(above) :])
     if not make:
         raise NotARepository(f"{given} is in no repository and no mount of one")
-    return _place(given, _made(given), None, None, "")
+    return _place(given, _made(Path(given)), None, None, "")
 
 
-def _mounted_place(given: Path, where: Where, above: Path) -> Place:
-    if where.branch is None and where.commit is None:
+@dataclass(slots=True)
+class _Way:
+    """The directories on a path that are there, from the top, and the last of them at which a mount told where one is."""
+
+    ordinary: list[str]
+    where: Where | None = None
+    above: str = ""
+
+
+def _followed(given: str) -> _Way:
+    """Follow a path from the top.
+
+    In a branch or commit the kernel is only asked for what the repository has: it remembers for a moment that a name was not
+    there, also when that is made at once.
+    """
+    way, device = _Way([]), -1
+    for above in _prefixes(given):
+        place = _mounted_place(above, way.where, way.above) if way.where is not None and _in_tree(way.where) else None
+        if place is not None and not place.files.exists(place.path):
+            break
+        try:
+            here = os.stat(above)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                break
+            raise StorageFailed(error.errno, f"{above} cannot be looked at: {error.strerror}") from error
+        linked = place is not None and place.files.info(place.path).kind == "link"
+        if here.st_dev != device or linked or (way.where is not None and place is None):
+            way.where, way.above = _mark(above), above
+            device = here.st_dev
+        if way.where is None:
+            way.ordinary.append(above)
+    return way
+
+
+def _in_tree(where: Where) -> bool:
+    return where.branch is not None or where.commit is not None
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The directories above an absolute path, from the top, and the path itself."""
+    yield "/"
+    at = 0
+    while (at := path.find("/", at + 1)) > 0:
+        yield path[:at]
+    if path != "/":
+        yield path
+
+
+def _mounted_place(given: str, where: Where, above: str) -> Place:
+    if not _in_tree(where):
         raise NotFound(f"{given} is in a mount of {where.repository}, but in no branch and no commit of it")
-    repository = _repository(Path(where.repository), where.id)
-    below = os.path.relpath(given, above)
-    return _place(given, repository, where.branch, where.commit, os.path.join(where.path, below))
+    repository = _repository(where.repository)
+    if repository is None:
+        raise NotARepository(
+            f"{where.repository} holds no repository that can be read, though {above} is a mount of it"
+        )
+    return _place(given, repository, where.branch, where.commit, where.path + given[len(above) :])
 
 
-def _place(given: Path, repository: Repository, branch: str | None, commit: str | None, path: str) -> Place:
+def _place(given: str, repository: Repository, branch: str | None, commit: str | None, path: str) -> Place:
     inside = tree_path(path)
     if inside[:1] == (b".arborfs",):
         raise InvalidName(f"{given} is among arborfs's own files")
     files = repository.files(commit=commit) if commit else repository.files(branch=branch or "")
-    return Place(given, os.fsdecode(b"/".join(inside)), files, repository)
+    return Place(Path(given), os.fsdecode(b"/".join(inside)), files, repository)
 
 
-def _mark(path: Path) -> Where | None:
+def _mark(path: str) -> Where | None:
     """What a mount says of a directory; None for anything else."""
     try:
         return msgspec.json.decode(os.getxattr(path, PLACE), type=Where)
@@ -123,17 +183,18 @@ def _mark(path: Path) -> Where | None:
 # Repositories opened by plain paths
 
 _lock = threading.RLock()
-_open: dict[Path, tuple[tuple[int, int, int], Repository]] = {}
+_open: dict[str, tuple[tuple[int, int, int], Repository]] = {}
 """By folder: process and identity of the configuration as of when it was opened, and the repository."""
 
 
-def _repository(path: Path, identity: str = "") -> Repository:
-    """The repository in a folder, which stays open in this process, until `let_go` or the end of the process."""
-    config = folder(path) / "config.json"
+def _repository(path: str) -> Repository | None:
+    """The repository in a folder, which stays open in this process, until `let_go` or the end of the process; None without
+    one.
+    """
     try:
-        stat = config.stat()
-    except OSError as error:
-        raise NotARepository(f"{path} holds no repository that can be read: {error.strerror}") from error
+        stat = os.stat(f"{path}/.arborfs/config.json")
+    except OSError:
+        return None
     key = (os.getpid(), stat.st_ino, stat.st_mtime_ns)
     with _lock:
         known = _open.get(path)
@@ -162,7 +223,10 @@ def _made(path: Path) -> Repository:
         )
     with contextlib.suppress(RepositoryExists):  # made by somebody else just now
         Engine.create(path, _whoever()).close()
-    return _repository(path)
+    made = _repository(str(path))
+    if made is None:
+        raise NotARepository(f"{path} was made a repository, and is none any more")
+    return made
 
 
 def _whoever() -> Author:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -12,17 +10,15 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, Self, overload
+from typing import Any, Literal, NoReturn, Self, overload
 
 from storage import html, reports
 from storage.checkout import Checkout, ReaderCheckout, StagedCheckout, WriterCheckout
 from storage.config import folder
 from storage.diffing import DiffAndConflicts, named_tree, three_way
-from storage.disk import files
-from storage.disk.locks import Owner, Presence
+from storage.disk.locks import Owner
 from storage.engine import Engine
 from storage.errors import (
-    Busy,
     Closed,
     IntegrityFault,
     NotADirectory,
@@ -33,50 +29,14 @@ from storage.errors import (
     Unsupported,
 )
 from storage.files import Files
+from storage.home import delete_data, require_64_bits, require_folder
+from storage.labels import LabelIndex
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest, hexed
 from storage.model.records import Author
-from storage.model.texts import form, printable, short_fields, size_text
+from storage.model.texts import form, printable, size_text
+from storage.rows import BranchHead, OperationRow, Tag, operation_row
 from storage.session import Home, when_dropped
-from storage.stores.revisions import Operation
-
-
-class BranchHead(NamedTuple):
-    """A branch and its last commit, 64 hexadecimal digits; empty before the first one."""
-
-    name: str
-    digest: str
-
-    def __repr__(self) -> str:
-        """One line, long texts cut."""
-        return short_fields(self)
-
-
-class Tag(NamedTuple):
-    """A tag: its commit, 64 hexadecimal digits, why it was made, and when, in seconds since 1970."""
-
-    name: str
-    digest: str
-    message: str
-    time: float
-
-    def __repr__(self) -> str:
-        """One line, long texts cut."""
-        return short_fields(self)
-
-
-class OperationRow(NamedTuple):
-    """One row of the operation log: `moved` are refs with where they were and are, empty where they did not exist."""
-
-    number: int
-    time: float
-    author: str
-    description: str
-    moved: tuple[tuple[str, str, str], ...]
-
-    def __repr__(self) -> str:
-        """One line, long texts cut."""
-        return short_fields(self)
 
 
 class Repository:
@@ -89,14 +49,15 @@ class Repository:
     """
 
     def __init__(self, path: str | os.PathLike[str], exists: bool = False) -> None:
-        _require_64_bits()
+        require_64_bits()
         self._path = Path(path).expanduser().absolute()
         if self._path.exists() and not self._path.is_dir():
             raise NotADirectory(f"{self._path} is a file: a repository needs a folder")
         if exists:
-            _require_folder(self._path)
+            require_folder(self._path)
         self._checkouts: weakref.WeakSet[Checkout] = weakref.WeakSet()
         self._engine: Engine | None = None
+        self._label_index: LabelIndex | None = None
         self._closed = False
         try:
             self._engine = self._kept(Engine.open(self._path))
@@ -369,11 +330,16 @@ class Repository:
         """
         engine = self._opened()
         if not commit and not tag:
-            return Files(engine.working_tree(_known_branch(engine, branch)), self._home)
+            return Files(engine.working_tree(_known_branch(engine, branch)), self._home, self._labels(engine))
         found = self._revision(engine, branch, commit, tag)
         if found is None:
             raise UnknownRevision(f"No commit exists with the hash: {commit}")
-        return Files(engine.snapshot(found), self._home)
+        return Files(engine.snapshot(found), self._home, self._labels(engine))
+
+    def _labels(self, engine: Engine) -> LabelIndex:
+        if self._label_index is None or self._label_index.engine is not engine:
+            self._label_index = LabelIndex(engine)
+        return self._label_index
 
     def force_release_writer_lock(self) -> bool:
         """Take the writer lock away from whoever holds it, on every branch; True.
@@ -466,7 +432,7 @@ class Repository:
 
     def operations(self, limit: int | None = None) -> list[OperationRow]:
         """The operation log, newest first: everything that ever moved a branch, a tag or HEAD."""
-        return [_row(operation) for operation in self._opened().operations(limit)]
+        return [operation_row(operation) for operation in self._opened().operations(limit)]
 
     def undo(self, number: int | None = None) -> OperationRow:
         """Take back the last operation, or the one of that number; which one it was. Undo once more to do it again.
@@ -476,7 +442,7 @@ class Repository:
         a ref has moved since; NothingToUndo for the repository's beginning; BranchInUse where a branch would go that is the
         default one or that a writer holds.
         """
-        return _row(self._opened().undo(number))
+        return operation_row(self._opened().undo(number))
 
     def restore_operation(self, number: int) -> None:
         """Bring all branches, tags and the default branch back to where they were after that operation; an operation, too.
@@ -508,19 +474,6 @@ def reopened(path: str, commit: str) -> ReaderCheckout:
     return Repository(path).checkout(commit=commit)
 
 
-def _require_64_bits() -> None:
-    if sys.maxsize < 1 << 32:
-        raise OSError("arborfs needs a Python of 64 bits: its index is mapped into memory")
-
-
-def _require_folder(path: Path) -> None:
-    """FileNotFoundError, PermissionError unless there is a folder that takes files."""
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "There is no such folder: make it first", str(path))
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "The folder takes no files of yours: change its mode", str(path))
-
-
 def _release(repository: Repository, engine: Engine, branch: str, owner: Owner) -> None:
     """Give a writer lock back. The repository is named to stay open until that is done."""
     engine.release_writer(branch, owner)
@@ -530,24 +483,6 @@ def _let_go(engine: Engine) -> None:
     """Close an engine that nobody has closed, unless its repository has been deleted meanwhile."""
     if folder(engine.path).exists():
         engine.close()
-
-
-def _row(operation: Operation) -> OperationRow:
-    return OperationRow(
-        operation.number, operation.time / 1e9, operation.author, operation.description, tuple(operation.changes)
-    )
-
-
-def delete_data(home: Path) -> None:
-    """Delete a repository's data, if there are any, for ever. Busy while anybody has it open."""
-    if not home.exists():
-        return
-    presence = Presence(home / "lock")
-    try:
-        if not presence.enter(lambda: files.remove_tree(home)):
-            raise Busy(f"{home} is open elsewhere: close or unmount it before it can be removed")
-    finally:
-        presence.leave(lambda: None)
 
 
 def _known_branch(engine: Engine, branch: str, *, default: bool = True) -> str:

@@ -122,7 +122,7 @@ class Session:
         return tree
 
     def tree_for_datasets(self) -> WorkingTree:
-        """The tree, for making, removing and changing datasets as such. InBatch while a batch keeps samples back, and as above."""
+        """The tree, to make, remove and change datasets as such. InBatch while a batch keeps samples back, and as above."""
         tree = self.working_tree
         if self._batches:
             raise InBatch(

@@ -49,9 +49,9 @@ from storage.stores.objects import Objects
 from storage.stores.pins import Pins
 from storage.stores.refs import Refs
 from storage.stores.staging import STAGED_ID, Row, Staging, Where
+from storage.stores.status import Status, StatusRow
 from storage.stores.transaction import Committer, root_of
 from storage.tree import read
-from storage.tree.diff import diff
 from storage.tree.node import EMPTY
 
 PAGE = 512
@@ -313,8 +313,7 @@ class WorkingReader:
             row = self._p.staging.row(txn, where.staged, name)
             if row is not None:
                 return None if row.kind is Kind.REMOVED else self._staged_entry(txn, row)
-        found = read.get(self._p.objects.node, where.base, name)
-        return None if found is None else decode_entry(*found)
+        return self._base_entry(where.base, name)
 
     def _base_entry(self, base: Digest, name: bytes) -> Entry | None:
         found = read.get(self._p.objects.node, base, name)
@@ -349,11 +348,7 @@ class WorkingReader:
             row = next(staged, None)
 
     def status(self) -> list[StatusRow]:
-        """What differs from the tip, by path; () is the root's attributes. A directory moved or removed whole is one row.
-
-        A walk of staged rows; where a commit was taken back or a merge is under way, of what differs between the tip and the
-        tree they lie over, too.
-        """
+        """What differs from the tip, by path; () is the root's attributes. A directory moved or removed whole is one row."""
         return self._seen(lambda txn: sorted(self._from_tip(txn), key=lambda row: row.path))
 
     def is_dirty(self) -> bool:
@@ -375,6 +370,9 @@ class WorkingReader:
                 if attempt == TRIES - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _from_tip(self, txn: Txn) -> Iterator[StatusRow]:
+        return Status(self._p.objects, self._p.staging, txn).of(self._p.refs.branch(txn, self.branch))
 
     def merging(self) -> MergeState | None:
         """The merge that is under way on the branch, None where there is none."""
@@ -415,87 +413,10 @@ class WorkingReader:
             todo += [row.staged_id for _, row in rows if row.kind is Kind.STAGED]
         return staged
 
-    def _from_tip(self, txn: Txn) -> Iterator[StatusRow]:
-        ref = self._p.refs.branch(txn, self.branch)
-        known = self._p.staging.directory(txn, ref.root_id)
-        if known is not None:
-            before = root_of(self._p.objects, ref.tip)
-            if known.head and decode_entry(known.head, before.value).attributes != before.attributes:
-                yield StatusRow((), "changed", Kind.DIRECTORY)
-            yield from self._differences(txn, ref.root_id, known.base, before.root, ())
-
-    def _differences(self, txn: Txn, staged: int, base: Digest, tip: Digest, path: Path) -> Iterator[StatusRow]:
-        """What differs between the directory `tip` and the one that is staged over `base`."""
-        for name, row in self._p.staging.rows(txn, staged):
-            before, here = self._base_entry(tip, name), (*path, name)
-            if row.kind is Kind.STAGED:
-                yield from self._directory_differences(txn, row, before, here)
-            elif row.kind is Kind.REMOVED:
-                if before is not None:
-                    yield StatusRow(here, "removed", before.kind)
-            else:
-                yield from self._changed(before, self._with_value(row), here)
-        for name, old, new in diff(self._p.objects.node, tip, base):
-            if self._p.staging.row(txn, staged, name) is None:
-                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
-
-    def _with_value(self, row: Row) -> Entry:
-        return decode_entry(row.head, self._p.staging.value(row.value))
-
-    def _changed(self, before: Entry | None, after: Entry | None, path: Path) -> Iterator[StatusRow]:
-        """What differs between two entries; of two directories, what differs below them."""
-        if before is None or after is None:
-            entry = before or after
-            if entry is not None:
-                yield StatusRow(path, "added" if before is None else "removed", entry.kind)
-        elif before.kind is not Kind.DIRECTORY or after.kind is not Kind.DIRECTORY:
-            facts = (before.mtime, before.attributes) == (after.mtime, after.attributes)
-            # What is staged may lie there as it came, and in the tip as a chunk.
-            if not facts or not same_contents(self._p.objects, before, after):
-                yield StatusRow(path, "changed", after.kind)
-        else:
-            if before.attributes != after.attributes:
-                yield StatusRow(path, "changed", Kind.DIRECTORY)
-            for name, old, new in diff(self._p.objects.node, before.root, after.root):
-                yield from self._changed(_decoded(old), _decoded(new), (*path, name))
-
-    def _directory_differences(self, txn: Txn, row: Row, before: Entry | None, path: Path) -> Iterator[StatusRow]:
-        if before is None or before.kind is not Kind.DIRECTORY:
-            yield StatusRow(path, "added" if before is None else "changed", Kind.DIRECTORY)
-            yield from self._added_below(txn, row.staged_id, path)
-            return
-        known = self._p.staging.directory(txn, row.staged_id)
-        if before.attributes != decode_entry(row.head, row.value).attributes:
-            yield StatusRow(path, "changed", Kind.DIRECTORY)
-        yield from self._differences(txn, row.staged_id, known.base if known else EMPTY, before.root, path)
-
-    def _added_below(self, txn: Txn, staged: int, path: Path) -> Iterator[StatusRow]:
-        """What is staged in a directory that the tip has not, wherever that came from: there all of it is new."""
-        for name, row in self._p.staging.rows(txn, staged):
-            here = (*path, name)
-            if row.kind is Kind.STAGED:
-                yield StatusRow(here, "added", Kind.DIRECTORY)
-                yield from self._added_below(txn, row.staged_id, here)
-            elif row.kind is not Kind.REMOVED:
-                yield StatusRow(here, "added", row.kind)
-
     def tip(self) -> Digest | None:
         """The branch's last commit, None before the first. NotFound when the branch is gone."""
         with self._p.index.read() as txn:
             return self._p.refs.branch(txn, self.branch).tip
-
-
-@dataclass(frozen=True, slots=True)
-class StatusRow:
-    """One difference between a working tree and its tip: `change` is added, removed or changed."""
-
-    path: Path
-    change: str
-    kind: Kind
-
-
-def _decoded(found: tuple[bytes, bytes] | None) -> Entry | None:
-    return None if found is None else decode_entry(*found)
 
 
 def staged_id(entry: Entry) -> int:

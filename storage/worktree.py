@@ -13,6 +13,7 @@ from storage.disk.segments import SegmentKind, checksum
 from storage.entries import EntryWriter, split
 from storage.errors import (
     Conflict,
+    Exists,
     IsADirectory,
     NotADirectory,
     NotFound,
@@ -36,7 +37,7 @@ from storage.model.records import (
     encode_head,
 )
 from storage.model.samples import Array, BytesSource, canonical_header, check_array
-from storage.stores.changes import Change
+from storage.stores.changes import Change, Found
 from storage.stores.contents import (
     inline_max,
     store_payload,
@@ -73,23 +74,45 @@ class WorkingTree(EntryWriter):
                 elif entry is not None or self._has_parents(change, path):
                     self._put_entry(change, path, entry, parents)
 
-    def put_files(self, files: Sequence[tuple[Path, Entry | None]], parents: Mapping[Path, Entry]) -> None:
+    def put_files(
+        self,
+        files: Sequence[tuple[Path, Entry | None]],
+        parents: Mapping[Path, Entry],
+        *,
+        new: Path | None = None,
+        needs: Path | None = None,
+    ) -> None:
         """As `put_entries`, of files alone: IsADirectory where one would take a directory's place, and nothing is changed.
 
-        Mode, owner and xattrs of what is replaced stay.
+        Mode, owner and xattrs of what is replaced stay. Exists where there is something at `new`, NotFound where there is
+        nothing at `needs`.
         """
         with self._change() as change:
+            if new is not None and self._stands(change, new):
+                raise Exists(f"there is {path_text(new)} on branch {self.branch!r} already")
+            if needs is not None and not self._stands(change, needs):
+                raise NotFound(f"there is no {path_text(needs)} on branch {self.branch!r}")
             for path, entry in files:
-                parent, name = split(path)
-                found = change.find(change.directory(parent), name) if self._has_parents(change, path) else None
+                found = None if new is not None and path[: len(new)] == new else self._found(change, path)
                 if found is not None and found.entry.is_directory:
                     raise IsADirectory(f"{path_text(path)} is a directory")
                 if entry is not None and found is not None:
-                    old, new = found.entry.attributes, entry.attributes
-                    kept = replace(new, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
+                    old, fresh = found.entry.attributes, entry.attributes
+                    kept = replace(fresh, mode=old.mode, uid=old.uid, gid=old.gid, xattrs=old.xattrs)
                     entry = replace(entry, attributes=kept)
                 if entry is not None or found is not None:
                     self._put_entry(change, path, entry, parents)
+
+    def _stands(self, change: Change, path: Path) -> bool:
+        """Whether there is anything at `path`; there is always a root."""
+        return not path or self._found(change, path) is not None
+
+    def _found(self, change: Change, path: Path) -> Found | None:
+        """What there is at `path`, which is not the root."""
+        try:
+            return change.find(change.directory(path[:-1]), path[-1])
+        except (NotFound, NotADirectory):
+            return None
 
     def _has_parents(self, change: Change, path: Path) -> bool:
         try:
@@ -100,14 +123,7 @@ class WorkingTree(EntryWriter):
 
     def _put_entry(self, change: Change, path: Path, entry: Entry | None, parents: Mapping[Path, Entry]) -> None:
         parent, name = split(path)
-        for depth in range(1, len(path)):
-            above = change.directory(path[: depth - 1])
-            if change.find(above, path[depth - 1]) is None:
-                like = parents[path[:depth]]
-                child = change.new_directory(EMPTY, path[:depth])
-                head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
-                change.put(above, path[depth - 1], head, STAGED_ID.pack(child), new=True)
-        directory = change.directory(parent)
+        directory = self._directory(change, parent, parents)
         found = change.find(directory, name)
         if found is not None and found.entry.is_directory:
             change.drop(found)
@@ -116,6 +132,22 @@ class WorkingTree(EntryWriter):
             change.structural |= entry.is_directory
         elif found is not None:
             change.remove(directory, name)
+
+    def _directory(self, change: Change, path: Path, parents: Mapping[Path, Entry]) -> int:
+        """The id of the directory at `path`; where it is missing it is made, and what is missing above it, like those in
+        `parents`.
+        """
+        try:
+            return change.directory(path)
+        except NotFound:
+            if not path:
+                raise
+        above = self._directory(change, path[:-1], parents)
+        like = parents[path]
+        child = change.new_directory(EMPTY, path)
+        head = encode_head(Entry(Kind.STAGED, 0, like.mtime, like.attributes))
+        change.put(above, path[-1], head, STAGED_ID.pack(child), new=True)
+        return child
 
     def put_samples(self, directory: Path, names: Sequence[bytes], values: Sequence[bytes], head: bytes) -> None:
         """Stage many inline samples that share one head (model.records.sample_head), in one record."""

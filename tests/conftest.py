@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +64,15 @@ def arborfs(*arguments: str | Path, check: bool = True, **options: object) -> su
     if check and done.returncode != 0:
         pytest.fail(f"{' '.join(command[2:])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done
+
+
+def written_to(terminal: int) -> bytes:
+    """All that comes out of a terminal, from the descriptor of its outer side, until the other side is closed."""
+    shown = b""
+    with suppress(OSError):  # EIO: nobody has the other side any more
+        while part := os.read(terminal, 65536):
+            shown += part
+    return shown
 
 
 @pytest.fixture

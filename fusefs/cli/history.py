@@ -18,7 +18,7 @@ from storage.errors import NothingToCommit
 from storage.model.digest import Digest, hexed
 from storage.model.names import Path, path_text
 from storage.model.records import Commit, Kind
-from storage.working import StatusRow
+from storage.stores.status import StatusRow
 
 Names = Mapping[Digest, list[str]]
 

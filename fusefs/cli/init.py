@@ -10,8 +10,8 @@ import click
 from fusefs.cli.output import json_option, print_json
 from storage.config import folder
 from storage.engine import Engine
+from storage.home import delete_data
 from storage.model.records import Author
-from storage.repository import delete_data
 
 
 def _asked(given: str | None, question: str, option: str) -> str:

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -170,6 +171,22 @@ def replace(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise failure(error, f"write {path}") from error
     sync_directory(path.parent)
+
+
+def put_aside(path: Path, parts: list[bytes | memoryview]) -> None:
+    """Put a file that can be made again at `path`: atomically, and not durably, so that nobody waits for the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write_all(fd, parts, 0)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise failure(error, f"write {path}") from error
 
 
 def overwrite(path: Path, data: bytes) -> None:

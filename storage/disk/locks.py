@@ -67,14 +67,18 @@ def _held(path: Path, flags: int, operation: int) -> Iterator[bool]:
         os.close(fd)
 
 
-def alone(path: Path) -> AbstractContextManager[bool]:
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` alone among all processes and threads; waits for it. StorageFailed, also for a link."""
-    return _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    with _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX):
+        yield
 
 
-def together(path: Path) -> AbstractContextManager[bool]:
+@contextmanager
+def together(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it. Errors as `alone`."""
-    return _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH)
+    with _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH):
+        yield
 
 
 def alone_at_once(path: Path) -> AbstractContextManager[bool]:

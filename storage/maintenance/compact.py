@@ -20,15 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from storage.disk import files
+from storage.disk.appending import Segment
 from storage.disk.index import Txn, number_key
 from storage.disk.locks import alone_if_there
-from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, Segment, SegmentKind
+from storage.disk.segments import FILE_SIZE, RECORD_SIZE, Found, Record, RecordKind, SegmentKind
 from storage.errors import Corrupt, StorageFailed
 from storage.model.records import Place
 from storage.stores.log import FAILED
 from storage.stores.objects import object_place, object_row
-from storage.stores.recovery import HOLE, Problem
+from storage.stores.recovery import HOLE
 from storage.stores.refs import encode_place, operation_place
+from storage.stores.replaying import Problem
 from storage.stores.tails import COLLECTION, END, is_acknowledged, trusted_end
 from storage.working import Parts
 

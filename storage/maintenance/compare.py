@@ -12,8 +12,8 @@ from storage.disk.segments import RecordKind
 from storage.errors import Corrupt
 from storage.model.digest import DIGEST_SIZE, Digest
 from storage.model.records import Commit
-from storage.stores.recovery import Change, Commits, Problem, replay
 from storage.stores.refs import operation_place
+from storage.stores.replaying import Change, Commits, Problem, replay
 from storage.stores.staging import DIRECTORY_ROW, FENCE
 from storage.working import Parts
 

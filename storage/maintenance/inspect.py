@@ -20,7 +20,7 @@ from storage.model.deltas import Delta
 from storage.model.digest import DIGEST_SIZE, Digest, blake, hexed
 from storage.model.records import CHUNKED, INDIRECT, Commit, Kind, Place, decode_commit
 from storage.stores.objects import object_row
-from storage.stores.recovery import Change
+from storage.stores.replaying import Change
 from storage.tree.node import EMPTY, BadNode, Inner, decode
 
 _SPAN = 4 << 20

@@ -9,7 +9,8 @@ from storage.config import folder, read_config
 from storage.disk.locks import Presence
 from storage.errors import BranchInUse
 from storage.home import bind_index
-from storage.stores.recovery import Problem, Progress, RebuildReport, rebuild_index
+from storage.stores.recovery import Progress, RebuildReport, rebuild_index
+from storage.stores.replaying import Problem
 
 __all__ = ["Problem", "RebuildReport", "rebuild"]
 

@@ -32,7 +32,8 @@ from storage.maintenance.inspect import (
 from storage.model.digest import DIGEST_SIZE, Digest, hexed
 from storage.model.records import Commit, Kind, Place
 from storage.stores.objects import OBJECT_ROW, object_place
-from storage.stores.recovery import Change, Problem, Progress, hole_key
+from storage.stores.recovery import Progress, hole_key
+from storage.stores.replaying import Change, Problem
 from storage.stores.tails import END
 from storage.tree.node import EMPTY, BadNode
 from storage.working import Parts

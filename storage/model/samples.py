@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -87,6 +89,33 @@ class BytesSource:
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """`size` bytes from `offset`, fewer only at the end."""
         return self.data[offset : offset + size]
+
+
+class PiecesSource:
+    """Contents that are in memory in pieces: what is read from one of them is not copied."""
+
+    base: Base | None = None
+    dirty: Sequence[tuple[int, int]] = ()
+
+    def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
+        self._pieces = [memoryview(piece).cast("B") for piece in pieces if memoryview(piece).nbytes]
+        self._ends = list(accumulate(map(len, self._pieces)))
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """`size` bytes from `offset`, fewer only at the end."""
+        end = min(offset + size, self.size)
+        found: list[memoryview] = []
+        for number in range(bisect_right(self._ends, offset), len(self._ends)):
+            start = self._ends[number] - len(self._pieces[number])
+            if start >= end:
+                break
+            found.append(self._pieces[number][max(offset - start, 0) : end - start])
+        return found[0] if len(found) == 1 else b"".join(found)
 
 
 def make_schema(

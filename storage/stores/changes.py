@@ -98,14 +98,8 @@ class Change:
 
     def directory(self, path: Path) -> int:
         """The id of the directory at `path`, staging it and those above it where needed. NotFound, NotADirectory."""
-        known = self._known.get(path)
-        if known is not None and known.staged is not None:
-            # Where it is staged, so is everything above it.
-            self._groups.setdefault(known.staged, _Group(known.base, path))
-            return known.staged
-        current = self._root_id
-        self._group(current, ())
-        for depth, name in enumerate(path):
+        above, current = self._known_above(path)
+        for depth, name in enumerate(path[above:], above):
             here = path[: depth + 1]
             found = self.find(current, name)
             if found is None:
@@ -115,6 +109,19 @@ class Change:
             current = self._stage_directory(current, name, found, here)
         return current
 
+    def _known_above(self, path: Path) -> tuple[int, int]:
+        """How deep on the way to `path` the last directory is that is known to be staged, and its id."""
+        for depth in range(len(path), 0, -1):
+            known = self._known.get(path[:depth])
+            if known is not None and known.staged is not None:
+                # Where it is staged, so is everything above it.
+                self._groups.setdefault(known.staged, _Group(known.base, path[:depth]))
+                return depth, known.staged
+            if self._dropped:
+                break  # what is known may be among it
+        self._group(self._root_id, ())
+        return 0, self._root_id
+
     def _stage_directory(self, parent: int, name: bytes, found: Found, path: Path) -> int:
         entry = found.entry
         if entry.kind is Kind.STAGED:
@@ -123,6 +130,7 @@ class Change:
             self._group(directory, path)
             return directory
         directory = self.new_directory(entry.root, path)
+        self.structural = True  # what is known of it is what it was before
         staged = Entry(Kind.STAGED, entry.size, entry.mtime, entry.attributes)
         self.put(parent, name, encode_head(staged), STAGED_ID.pack(directory))
         self._groups[parent].unchanged.add(name)
@@ -133,7 +141,6 @@ class Change:
         directory = self._index.next_number(self.txn, b"directory")
         self._created[directory] = base
         self._groups[directory] = _Group(base, path)
-        self.structural = True
         return directory
 
     def _group(self, directory: int, path: Path) -> _Group:

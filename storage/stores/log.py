@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from storage.disk import files
+from storage.disk.appending import Segment
 from storage.disk.index import Index, Txn, number_key
-from storage.disk.segments import Record, Segment, SegmentKind, Segments
+from storage.disk.segments import Record, SegmentKind, Segments
 from storage.errors import StorageFailed, StorageFull
 from storage.model.records import Place
 from storage.stores.tails import END, trusted_end

@@ -35,6 +35,7 @@ from storage.model.digest import Digest
 from storage.model.history import merge_bases
 from storage.model.names import Path, path_text
 from storage.model.records import Author, Commit, Entry
+from storage.stores.joining import Joining
 from storage.stores.log import Log
 from storage.stores.merge_record import MergeState
 from storage.stores.merge_state import folded_state, open_conflicts, read_state, require_merge, require_no_merge
@@ -217,7 +218,8 @@ class Merger:
             # In turn with gc: what is listed here stays until this is done.
             require_commits(self._index, txn, {d for d in (*plan.bases, plan.side, plan.parent) if d is not None})
         ours, bases = root_of(objects, tip), [objects.commit(base).root for base in plan.bases]
-        merged = merge(objects.node, bases, ours, root_of(objects, plan.side))
+        joining = Joining(objects)
+        merged = merge(objects.node, bases, ours, root_of(objects, plan.side), joining.together)
         if merged.conflicts and not request.leave_open:
             named = ", ".join(map(str, merged.conflicts[:5]))
             more = f" and {len(merged.conflicts) - 5} more" if len(merged.conflicts) > 5 else ""
@@ -226,6 +228,7 @@ class Merger:
             )
         if plan.parent is None and not merged.conflicts and merged.root == ours:
             return MergeResult(Outcome.ALREADY, tip)
+        objects.put_chunks(joining.chunks)
         objects.put_nodes(merged.fresh)
         if merged.conflicts:
             self._open(request, start, plan, merged)

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from storage.disk import files
+from storage.disk.appending import Segment
 from storage.disk.index import Index, Txn, number_key
-from storage.disk.segments import FILE_SIZE, Found, RecordKind, Segment, Segments, walk
+from storage.disk.segments import FILE_SIZE, Found, RecordKind, Segments, walk
 from storage.errors import Corrupt
 
 END = struct.Struct("<QQ")

@@ -20,9 +20,10 @@ from functools import partial
 from msgspec.structs import replace
 
 from storage.disk import files
+from storage.disk.appending import Segment
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.locks import alone
-from storage.disk.segments import Segment, SegmentKind, Segments
+from storage.disk.segments import SegmentKind, Segments
 from storage.errors import Conflict, Corrupt, NotFound, NothingToCommit, StorageFailed, StorageFull
 from storage.model.chunking import INLINE_MAX, ChunkRef, encode_chunks
 from storage.model.deltas import DELTA_MIN

@@ -3,12 +3,13 @@
 An entry counts as unchanged on a side where one of the bases has the very same (head and value). A change of one side
 alone is taken; the same change on both sides is no conflict. Directories are merged entry by entry. Where both changed a
 file's attributes, or one its contents and the other its attributes, each attribute is merged by itself, and of two times
-the later one stays. Everything else is a conflict: it keeps what our side has, and is told.
+the later one stays. Contents that both changed are put together where the caller can. Everything else is a conflict: it keeps
+what our side has, and is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -24,6 +25,8 @@ from storage.tree.node import EMPTY, Load
 from storage.tree.read import get
 
 T = TypeVar("T")
+Together = Callable[[Path, Sequence[Entry | None], Entry, Entry], Entry | None]
+"""Path, what the bases have there, our and their file → an entry with the contents of both, None where they contradict."""
 _Candidate = tuple[bytes, list[Stored | None], Stored | None, Stored | None]
 
 PATH_MAX = 200
@@ -123,21 +126,29 @@ class Merged:
     conflicts: list[Conflict] = field(default_factory=list)
 
 
-def merge(load: Load, bases: Sequence[Entry], ours: Entry, theirs: Entry) -> Merged:
+def never(path: Path, bases: Sequence[Entry | None], ours: Entry, theirs: Entry) -> Entry | None:
+    """Puts nothing together."""
+    return None
+
+
+def merge(load: Load, bases: Sequence[Entry], ours: Entry, theirs: Entry, together: Together = never) -> Merged:
     """Merge two root directories that came from `bases`; without any, from the empty directory.
+
+    `together` is asked for each file, sample or link whose contents both sides changed.
 
     With one base it costs O(their changes · log n), else O(changes of both · log n), and loads no node that is not on
     the way to a change. Without conflicts the sides can be exchanged.
     """
     merged = Merged(ours)
-    merged.root = _Merge(load, merged).directory((), list(bases) or [EMPTY_DIRECTORY], ours, theirs)
+    merged.root = _Merge(load, merged, together).directory((), list(bases) or [EMPTY_DIRECTORY], ours, theirs)
     return merged
 
 
 class _Merge:
-    def __init__(self, load: Load, merged: Merged) -> None:
+    def __init__(self, load: Load, merged: Merged, together: Together) -> None:
         self._load = load
         self._merged = merged
+        self._together = together
 
     def directory(self, path: Path, bases: Sequence[Entry | None], ours: Entry, theirs: Entry) -> Entry:
         """The merged directory."""
@@ -233,10 +244,13 @@ class _Merge:
     def _file(self, path: Path, bases: list[Entry | None], ours: Entry, theirs: Entry) -> Entry:
         """The merged file, sample or link, where both sides have one."""
         picked = _pick([_contents(base) for base in bases], _contents(ours), _contents(theirs))
-        if picked is None:
-            self._tell(BothChanged if any(bases) else BothAdded, path, bases, ours, theirs)
-            return ours
         kept = ours if picked is _OURS else theirs
+        if picked is None:
+            both = self._together(path, bases, ours, theirs)
+            if both is None:
+                self._tell(BothChanged if any(bases) else BothAdded, path, bases, ours, theirs)
+                return ours
+            kept = both
         attributes = self._attributes(path, bases, ours, theirs)
         attributes = replace(attributes, header=kept.attributes.header, shape=kept.attributes.shape)
         mtime = _later([base.mtime if base else 0 for base in bases], ours.mtime, theirs.mtime)

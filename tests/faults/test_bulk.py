@@ -14,7 +14,7 @@ import pytest
 from storage import Repository
 from storage.engine import Engine
 from storage.maintenance.verify import verify
-from tests.conftest import PATIENCE, alive, wait_until
+from tests.conftest import PATIENCE, alive, wait_until, written_to
 
 PROGRAM = """
 import re, resource, sys
@@ -129,12 +129,7 @@ def test_hg92_a_terminal_gets_a_bar(prepared):
     calls = [{"first": first, "count": 1} for first in range(8)]
     with program(prepared, "big", ["pixels"], calls, stderr=inner, stdout=subprocess.PIPE) as process:
         os.close(inner)
-        shown = b""
-        try:
-            while part := os.read(outer, 65536):
-                shown += part
-        except OSError:  # the other side has closed
-            pass
+        shown = written_to(outer)
         os.close(outer)
     assert process.returncode == 0 and b"/8 [" in shown and b"call/s" in shown, shown
 

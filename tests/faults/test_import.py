@@ -15,9 +15,9 @@ import pytest
 
 from storage import Repository
 from storage.engine import Engine
-from storage.maintenance.verify import verify
 from storage.model.samples import BytesSource
-from tests.conftest import arborfs, wait_until
+from tests.conftest import arborfs, wait_until, written_to
+from tests.faults.test_bulk import state
 
 
 @pytest.fixture
@@ -39,13 +39,6 @@ def under_way(repository, *words):
 
     wait_until(stored, what="the import to store something")
     return process
-
-
-def state(repository):
-    """What is staged on the default branch."""
-    with Engine.open(repository) as engine:
-        assert not verify(engine)
-        return engine.working_tree("main").status()
 
 
 @pytest.mark.parametrize("into", ["new", "old"])
@@ -100,12 +93,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(repository, big):
     command = [sys.executable, "-m", "fusefs.cli", "-C", repository, "import", big, "x", "--by", "row"]
     with subprocess.Popen(list(map(str, command)), stderr=inner, stdout=subprocess.PIPE, text=True) as process:
         os.close(inner)
-        shown = b""
-        try:
-            while part := os.read(outer, 65536):
-                shown += part
-        except OSError:  # the other side has closed
-            pass
+        shown = written_to(outer)
         os.close(outer)
         assert process.stdout.read() == "Staged 250,000 samples in x on branch main.\n"
     assert re.search(rb"\d+%\|.*?B/s", shown) and re.search(rb"\d\d:\d\d<\d\d:\d\d", shown), shown[-500:]

@@ -21,10 +21,9 @@ from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.digest import Digest
 from storage.model.samples import BytesSource
-from storage.snapshot import Snapshot
 from storage.stores.tails import END
-from storage.working import WorkingReader
 from tests.faults.processes import elsewhere
+from tests.faults.test_gc_faults import contents
 
 PAGE = 4096
 DATA = Path(".arborfs", "index", "data.mdb")
@@ -54,16 +53,6 @@ def filled(repository) -> tuple[Path, Digest, bytes]:
         engine.create_tag("v1", commit)
         engine.create_branch("other")
     return repository, commit, older
-
-
-def contents(tree: Snapshot | WorkingReader, path: tuple[bytes, ...] = ()) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
-    """Every file of a tree."""
-    for name, entry in tree.entries(path):
-        if entry.is_directory:
-            yield from contents(tree, (*path, name))
-        else:
-            content = tree.open((*path, name))[1]
-            yield (*path, name), bytes(content.read(0, content.size))
 
 
 def of_commit(path: Path, commit: Digest) -> Seen:

@@ -26,7 +26,7 @@ from storage.model.history import parse_revision
 from storage.model.records import (Attributes, Schema, decode_attributes, decode_commit, decode_entry, decode_refs_record,
     decode_stage_record, encode_attributes)
 from storage.model.samples import BytesSource, array_from, make_schema, parse_header, read_file_form
-from storage.stores.recovery import read_stage_payload
+from storage.stores.replaying import read_stage_payload
 from storage.stores.refs import decode_tag
 from storage.tree.node import decode
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.disk.segments import Record, RecordKind, Segment
+from storage.disk.appending import Segment
+from storage.disk.segments import Record, RecordKind
 from storage.engine import Engine
 from storage.errors import ArborError, Corrupt
 from storage.maintenance.rebuild import rebuild

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.disk.segments import Record, RecordKind, Segment, SegmentKind, parse_file_header, scan
+from storage.disk.appending import Segment
+from storage.disk.segments import Record, RecordKind, SegmentKind, parse_file_header, scan
 from storage.errors import Corrupt, InvalidName, InvalidSample, NewerFormat, SchemaMismatch
 from storage.model.chunking import ChunkRef, decode_chunks, encode_chunks, pack, unpack
 from storage.model.digest import Digest, blake
@@ -43,8 +44,8 @@ from storage.model.records import (
 )
 from storage.model.samples import BytesSource, array_from, make_schema, parse_header, read_file_form
 from storage.stores.merge_record import MergeState, decode_state
-from storage.stores.recovery import read_stage_payload
 from storage.stores.refs import BranchRef, TagRef, decode_tag, encode_tag
+from storage.stores.replaying import read_stage_payload
 from storage.tree.node import BadNode, Child, Inner, Sums, decode, encode_inner, encode_leaf
 from tests.fuzz.mutations import FUZZ, NESTED, mutated
 

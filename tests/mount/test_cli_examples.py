@@ -14,8 +14,8 @@ from fusefs.cli.commands import main
 from storage import Repository
 from storage.engine import Engine
 from storage.pods import Tracker
+from tests.command_line import all_commands
 from tests.conftest import ADA, fuse_missing, is_mounted, wait_until
-from tests.unit.test_cli_commands import all_commands
 
 SHELL = f"""
 set -e

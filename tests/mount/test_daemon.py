@@ -24,12 +24,6 @@ from storage.model.samples import make_schema
 from tests.conftest import PATIENCE, Mounts, alive, arborfs, fuse_missing, is_mounted, wait_until
 
 
-@pytest.fixture
-def mount(mounted, repository):
-    """A fresh repository, mounted."""
-    return mounted(repository)
-
-
 def stored(repository) -> dict[bytes, bytes]:
     """The files at the root of main."""
     with Engine.open(repository) as engine:

@@ -15,6 +15,7 @@ import pytest
 
 from storage.engine import Engine
 from tests.conftest import wait_until
+from tests.mount.conftest import refused
 
 EXCHANGE, NOREPLACE = 2, 1
 
@@ -24,17 +25,6 @@ def renameat2(old: Path, new: Path, flags: int) -> None:
     if libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-@pytest.fixture
-def main(mounted, repository) -> Path:
-    """The working tree of a fresh repository, mounted."""
-    return mounted(repository).main
-
-
-def refused(number: int):
-    """The body must fail with that error number."""
-    return pytest.raises(OSError, match=f"Errno {number}]")
 
 
 class TestReadingAndWriting:

@@ -8,24 +8,8 @@ import time
 
 import pytest
 
-from storage.engine import Engine
-from storage.model.samples import BytesSource
-from tests.conftest import arborfs, wait_until
-
-SEEN = 2.0
-
-
-@pytest.fixture
-def mount(mounted, repository):
-    """A fresh repository, mounted."""
-    return mounted(repository)
-
-
-@pytest.fixture
-def other(mount, repository):
-    """The same repository, opened by this process: another one than the daemon."""
-    with Engine.open(repository) as engine:
-        yield engine
+from tests.conftest import arborfs
+from tests.mount.conftest import put, soon
 
 
 @pytest.fixture
@@ -47,14 +31,6 @@ def tree(mount, other):
 
 ONE = {"f": b"one", "d/g": b"one", "gone": b"one"}
 TWO = {"f": b"two", "d/g": b"two", "new": b"two"}
-
-
-def put(tree, name: str, data: bytes) -> None:
-    tree.put_file(tuple(name.encode().split(b"/")), BytesSource(data))
-
-
-def soon(probe) -> None:
-    wait_until(probe, seconds=SEEN)
 
 
 def shown(mount, branch: str = "main") -> dict[str, bytes]:

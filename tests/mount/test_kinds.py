@@ -31,11 +31,6 @@ def repo(repository: Path):
 
 
 @pytest.fixture
-def main(mounted, repo, repository):
-    return mounted(repository).main
-
-
-@pytest.fixture
 def looking(repo, main):
     with repo.checkout(staged=True) as co:
         yield co

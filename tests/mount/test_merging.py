@@ -12,7 +12,8 @@ import pytest
 
 from storage.engine import Engine
 from tests.conftest import arborfs, wait_until
-from tests.mount.test_refs import commit, refused
+from tests.mount.conftest import refused
+from tests.mount.test_refs import commit
 
 
 def shell(command: str, where, code: int = 0) -> str:

@@ -69,13 +69,35 @@ def test_a_repository_made_anew_in_the_same_place_is_another(tmp_path):
     assert not second.files.exists("x")
 
 
-def test_a_mark_that_no_mount_wrote_is_told(tmp_path):
+def test_only_mounts_are_asked_where_they_lead(tmp_path):
     try:
-        os.setxattr(tmp_path, "user.arborfs.place", b"{not json")
+        os.setxattr(tmp_path, "user.arborfs.place", b'{"repository": "/nowhere", "id": "x", "branch": "main"}')
     except OSError:
         pytest.skip("the file system of the temporary folder keeps no extended attributes")
-    with pytest.raises(NotFound, match="no mount wrote"):
-        place_of(tmp_path / "x", make=True)
+    place = place_of(tmp_path / "x", make=True)
+    assert place.repository.path == tmp_path / "x"
+
+
+def test_what_is_made_by_a_path_in_a_mount_is_seen_there_at_once(repository, mounted: Mounts):
+    mount = mounted(repository)
+    for number in range(20):
+        place = place_of(mount.main / f"wood{number}" / "deep" / "x")
+        place.files.write_many({place.path: b"1"})
+        assert (mount.main / f"wood{number}" / "deep" / "x").read_bytes() == b"1"
+
+
+def test_links_and_mounts_below_a_branch_are_followed(tmp_path, repository, mounted: Mounts):
+    mount = mounted(repository)
+    (mount.main / "a" / "b").mkdir(parents=True)
+    (mount.main / "link").symlink_to("a")
+    (tmp_path / "outside").symlink_to(mount.main / "link")
+    assert place_of(mount.main / "link" / "b" / "new").path == "a/b/new"
+    assert place_of(tmp_path / "outside" / "b").path == "a/b"
+    assert place_of(mount.path / "HEAD" / "new").path == "new"
+    (tmp_path / "elsewhere").mkdir()
+    (mount.main / "away").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotARepository):
+        place_of(mount.main / "away" / "x")
 
 
 def test_a_path_in_a_mount_is_that_branch_or_commit(repository, mounted: Mounts):

@@ -13,12 +13,6 @@ import pytest
 SOURCES = Path(__file__).parent.parent.parent / "storage"
 
 
-@pytest.fixture
-def main(mounted, repository) -> Path:
-    """The working tree of a fresh repository, mounted."""
-    return mounted(repository).main
-
-
 def run(*command: object, **options: object) -> str:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

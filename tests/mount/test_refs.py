@@ -10,23 +10,13 @@ import subprocess
 import pytest
 
 from storage.engine import Engine
-
-
-def refused(number: int):
-    """The body must fail with that error number."""
-    return pytest.raises(OSError, match=f"Errno {number}]")
+from tests.mount.conftest import refused
 
 
 def commit(tree, message: str) -> str:
     """Commit through the mount; the new tip."""
     (tree / ".arborfs" / "commit").write_text(message)
     return (tree / ".arborfs" / "commit").read_text().strip()
-
-
-@pytest.fixture
-def mount(mounted, repository):
-    """A fresh repository, mounted."""
-    return mounted(repository)
 
 
 @pytest.fixture

@@ -10,39 +10,15 @@ import time
 import numpy as np
 import pytest
 
-from storage.engine import Engine
 from storage.model.samples import BytesSource, make_schema
 from tests.conftest import wait_until
-
-SEEN = 2.0
-"""Ten times the promise: the machines that run this are noisy."""
-
-
-@pytest.fixture
-def mount(mounted, repository):
-    """A fresh repository, mounted."""
-    return mounted(repository)
-
-
-@pytest.fixture
-def other(mount, repository):
-    """The same repository, opened by this process: another one than the daemon."""
-    with Engine.open(repository) as engine:
-        yield engine
+from tests.mount.conftest import SEEN, put, soon
 
 
 @pytest.fixture
 def tree(other):
     """The other process's working tree of main."""
     return other.working_tree("main")
-
-
-def put(tree, name: str, data: bytes) -> None:
-    tree.put_file(tuple(name.encode().split(b"/")), BytesSource(data))
-
-
-def soon(probe) -> None:
-    wait_until(probe, seconds=SEEN)
 
 
 def test_new_files_appear(mount, tree):

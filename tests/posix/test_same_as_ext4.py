@@ -7,7 +7,6 @@ ctime, sizes and link counts of directories.
 
 import contextlib
 import ctypes
-import errno
 import os
 import random
 import stat
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.posix.calls import answer
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NOREPLACE, EXCHANGE = 1, 2
@@ -65,14 +66,6 @@ class Place:
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}"
-
-
-def answer(call: Callable[[], object]) -> object:
-    """What a call gives: its result, or the name of its error."""
-    try:
-        return call()
-    except OSError as error:
-        return errno.errorcode[error.errno or 0]
 
 
 def told(found: os.stat_result) -> tuple[object, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +20,6 @@ from storage.repository import Repository
 
 SMALL = np.arange(4, dtype=np.int32)
 LARGE = np.arange(5000, dtype=np.int32)
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture

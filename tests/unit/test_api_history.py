@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from storage import Repository
 from storage.errors import BranchInUse, Conflict, NothingToCommit, NotMerged, StagedWork
-
-
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture

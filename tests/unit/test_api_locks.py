@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storage.repository import Repository
-
 ONE = np.arange(4, dtype=np.int16)
-
-
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
 
 
 def test_a_checkout_whose_lock_was_taken_away_does_not_release_its_successors(repo):

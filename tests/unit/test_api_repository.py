@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ from storage.errors import Closed, NothingToCommit, NotMerged, RepositoryExists,
 from storage.repository import Repository
 
 ONE = np.arange(4, dtype=np.int16)
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
 
 
 def committed(repo: Repository, message: str, branch: str = "", **samples: int) -> str:

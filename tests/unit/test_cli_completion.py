@@ -15,8 +15,8 @@ from storage.engine import Engine
 from storage.model.records import Kind
 from storage.model.samples import BytesSource
 from storage.snapshot import Snapshot
+from tests.command_line import Cli
 from tests.conftest import arborfs
-from tests.unit.test_cli_commands import Cli
 
 SCRIPT = """
 arborfs() {{ {command} "$@"; }}

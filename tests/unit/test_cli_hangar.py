@@ -9,8 +9,8 @@ from PIL import Image
 
 from fusefs.cli.commands import COMMANDS
 from storage import Repository
+from tests.command_line import Cli
 from tests.conftest import arborfs
-from tests.unit.test_cli_commands import Cli
 
 
 class Command:

@@ -5,13 +5,7 @@ import re
 import pytest
 
 from storage.engine import Engine
-from tests.unit.test_cli_commands import Cli, committed, stage
-
-
-@pytest.fixture
-def cli(repository):
-    """The command line on a fresh repository."""
-    return Cli(repository)
+from tests.command_line import committed, stage
 
 
 def files(cli):

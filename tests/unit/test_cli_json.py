@@ -8,15 +8,10 @@ import click
 import pytest
 
 from fusefs.cli.commands import main
-from tests.unit.test_cli_commands import Cli, all_commands, committed, run, stage
+from tests.command_line import all_commands, committed, run, stage
 
 TELLS_NOTHING = {("mount",), ("umount",), ("completion",)}
 """They print nothing when all went well, or a script."""
-
-
-@pytest.fixture
-def cli(repository):
-    return Cli(repository)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.engine import Engine
-from tests.unit.test_cli_commands import Cli, stage
+from tests.command_line import Cli, stage
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from fusefs.cli.output import cells
 from storage import Repository
 from storage.engine import Engine
 from storage.model.samples import BytesSource
+from tests.command_line import stage
 from tests.conftest import PATIENCE, arborfs
-from tests.unit.test_cli_commands import Cli, stage
 
 PLAIN = {key: value for key, value in os.environ.items() if key not in ("EDITOR", "VISUAL", "NO_COLOR", "COLUMNS")}
 
@@ -97,11 +97,6 @@ def terminal():
     yield start
     for each in made:
         each.close()
-
-
-@pytest.fixture
-def cli(repository):
-    return Cli(repository)
 
 
 def editor(tmp_path, script):

@@ -8,7 +8,7 @@ from storage.engine import Engine
 from storage.errors import Unsupported
 from storage.maintenance.du import Room, overlap, room
 from storage.model.samples import BytesSource
-from tests.unit.test_cli_commands import Cli, stage
+from tests.command_line import Cli, stage
 
 
 @pytest.fixture

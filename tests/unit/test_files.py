@@ -23,7 +23,7 @@ from storage.errors import (
     ReadOnly,
 )
 from storage.files import FileInfo, Files
-from storage.model.samples import make_schema
+from storage.model.samples import PiecesSource, make_schema
 
 
 @pytest.fixture
@@ -125,6 +125,45 @@ def test_many_files_are_one_step_and_keep_their_attributes(tree):
     tree.write_many({"old": None, "d/e/new": None})
     assert [name for name, _ in tree.list()] == ["d"]
     assert list(tree.list("d/e")) == []
+
+
+def test_many_files_may_need_something_there_or_not_there(tree):
+    tree.write_many({"a/b/x": b"1"}, new="a/b")
+    for taken in ("a", "a/b", "a/b/x", ""):
+        with pytest.raises(Exists):
+            tree.write_many({"a/y": b"2", "z": b"2"}, new=taken)
+    tree.write_many({"a/y": b"2"}, needs="a/b/x")
+    for missing in ("a/c", "a/b/x/y", "q/r"):
+        with pytest.raises(NotFound):
+            tree.write_many({"a/y": b"3", "z": b"3"}, needs=missing)
+    assert tree.read("a/y") == b"2" and not tree.exists("z")
+
+
+def test_pieces_are_written_as_one(tree):
+    numbers = np.random.default_rng(1).standard_normal(1 << 20)
+    pieces = (b"head", memoryview(b""), memoryview(numbers), b"tail")
+    joined = b"".join(bytes(memoryview(piece).cast("B")) if len(piece) else b"" for piece in pieces)
+    tree.write("one", pieces)
+    tree.write_many({"d/many": pieces, "empty": (), "small": (b"a", b"b")})
+    assert tree.read("one") == tree.read("d/many") == joined
+    assert (tree.read("empty"), tree.read("small")) == (b"", b"ab")
+    source = PiecesSource((b"abc", b"", b"defg"))
+    for start in range(9):
+        for size in range(9):
+            assert bytes(source.read(start, size)) == b"abcdefg"[start : start + size]
+
+
+def test_only_empty_directories_are_removed_as_such(tree):
+    tree.write_many({"a/b/x": b"1"})
+    with pytest.raises(NotEmpty):
+        tree.remove_directory("a/b")
+    with pytest.raises(NotADirectory):
+        tree.remove_directory("a/b/x")
+    tree.remove("a/b/x")
+    tree.remove_directory("a/b")
+    assert list(tree.list("a")) == []
+    with pytest.raises(NotFound):
+        tree.remove_directory("a/b")
 
 
 def test_in_a_dataset_samples_must_fit(tree):

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from storage import Repository
 from storage.errors import (
     ArborError,
     InvalidInput,
@@ -34,12 +33,6 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 DTYPES = st.one_of(
     arrays.integer_dtypes(), arrays.unsigned_integer_dtypes(), arrays.floating_dtypes(), arrays.complex_number_dtypes()
 )
-
-
-@pytest.fixture
-def co(repository):
-    with Repository(repository) as repo, repo.checkout(write=True) as checkout:
-        yield checkout
 
 
 @pytest.fixture

@@ -4,15 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from storage import Repository
 from storage.errors import InvalidInput
 from storage.formats import tables
-
-
-@pytest.fixture
-def co(repository):
-    with Repository(repository) as repo, repo.checkout(write=True) as checkout:
-        yield checkout
 
 
 def clean(co):

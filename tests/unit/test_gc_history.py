@@ -27,15 +27,12 @@ from storage.stores import recovery
 from storage.stores.merging import Outcome
 from storage.stores.objects import object_place, object_row
 from storage.stores.pins import Pins, pinned
+from tests.unit.test_gc import put
 
 AT_ONCE = Policy(keep=0, grace=0)
 RNG = random.Random(4)
 FIRST = RNG.randbytes(300_000)
 SECOND = FIRST[:1000] + b"changed" + FIRST[1000:]
-
-
-def put(tree, name: str, data: bytes) -> None:
-    tree.put_file((name.encode(),), BytesSource(data))
 
 
 def read(tree, *path: str) -> bytes:

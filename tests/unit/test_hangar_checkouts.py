@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,18 +30,6 @@ from tests.unit.test_building import built
 COUNT = 5000
 ROWS = np.random.default_rng(7).integers(0, 1000, (COUNT, 3), dtype="i4")
 KEYS = [str(number) for number in range(COUNT)]
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
-
-
-@pytest.fixture
-def co(repo):
-    with repo.checkout(write=True) as writer:
-        yield writer
 
 
 def filled(co, name="d", **more):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,18 +17,6 @@ from storage.model.samples import BytesSource
 from storage.repository import Repository
 
 TWO = np.array([1, 2], "i4")
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
-
-
-@pytest.fixture
-def co(repo):
-    with repo.checkout(write=True) as writer:
-        yield writer
 
 
 def pairs(co, **more):

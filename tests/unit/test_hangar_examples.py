@@ -21,12 +21,6 @@ from storage.errors import IntegrityFault
 IMAGE = np.arange(784, dtype=np.uint8)
 
 
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
-
-
 def test_hg_04_what_cannot_be_a_dataset_is_an_error(repo, capsys):
     with repo.checkout(write=True) as co:
         co.datasets.init_dataset(name="a", prototype=IMAGE)

@@ -25,16 +25,10 @@ from storage.errors import (
     UnknownRevision,
     WriterLockHeld,
 )
-from storage.repository import BranchHead
+from storage.rows import BranchHead
 
 IMAGE = np.arange(784, dtype=np.uint8)
 LABEL = np.array([5])
-
-
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
 
 
 def committed(repo, message: str, branch: str = "", **samples: int) -> str:

@@ -23,18 +23,6 @@ PAGE_MAX = 200_000
 """Bytes of HTML that one object may take at most."""
 
 
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
-
-
-@pytest.fixture
-def co(repo):
-    with repo.checkout(write=True) as opened:
-        yield opened
-
-
 class Page(HTMLParser):
     """The tags, attributes and texts of a piece of HTML; fails for tags that do not fit together."""
 

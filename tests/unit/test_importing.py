@@ -27,12 +27,6 @@ from tests.conftest import arborfs
 
 
 @pytest.fixture
-def co(repository):
-    with Repository(repository) as repo, repo.checkout(write=True) as checkout:
-        yield checkout
-
-
-@pytest.fixture
 def rows(tmp_path):
     """A function that writes an array to a file and gives the file."""
 

@@ -13,17 +13,10 @@ from storage.engine import Engine
 from storage.errors import StorageFull
 from storage.maintenance.verify import verify
 from storage.model.records import CHUNKED
-from storage.repository import Repository
 from storage.stores import packing
 
 LARGE = np.random.default_rng(1).integers(0, 1000, (50, 400), dtype=np.int32)
 HUGE = np.arange(1_200_000, dtype=np.int32)
-
-
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from storage.model.samples import BytesSource
-from storage.repository import Repository
 
 TWO = np.array([1, 2], "i4")
 LONG = np.random.default_rng(0).integers(0, 255, 300_000).astype("u1")
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
 
 
 def require_counts(dataset, samples: dict[str, int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from storage.errors import Closed, Corrupt
 from storage.model.digest import blake
 from storage.model.records import Attributes, Author, Entry, Kind, encode_head, sample_head
 from storage.model.samples import BytesSource
-from storage.repository import Repository
 from storage.stacking import Stacker
 from storage.stores.building import apply_edits
 from storage.tree import read
@@ -23,12 +21,6 @@ from storage.tree.node import EMPTY, Child, Inner, Sums, encode_inner, encode_le
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COUNT = 1500
-
-
-@pytest.fixture
-def repo(repository: Path):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from storage.maintenance.verify import verify
 from storage.model.records import Kind
 from storage.model.samples import BytesSource
 from storage.repository import Repository
+from storage.stores.status import StatusRow
 from storage.tree.merge import AttributesChanged
-from storage.working import StatusRow
 from tests.conftest import arborfs
 
 SIDES = ("base", "ours", "theirs")

@@ -10,18 +10,11 @@ from storage.errors import NotFound, StorageFull
 from storage.maintenance.rebuild import rebuild
 from storage.maintenance.verify import verify
 from storage.model.records import Attributes, Kind
-from storage.repository import Repository
 from storage.stores.staging import KEPT_CHANGES
 from storage.worktree import WorkingTree
 
 ONE = np.arange(200, dtype=np.int32)
 SHORT = np.arange(4, dtype=np.uint8)
-
-
-@pytest.fixture
-def repo(repository):
-    with Repository(repository) as opened:
-        yield opened
 
 
 @pytest.fixture
