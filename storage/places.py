@@ -21,6 +21,9 @@ from pathlib import Path
 
 import msgspec
 
+from storage.config import folder
+from storage.disk.files import make_directory
+from storage.disk.locks import alone_in
 from storage.engine import Engine
 from storage.errors import (
     InvalidName,
@@ -216,17 +219,25 @@ def _made(path: Path) -> Repository:
     """A new repository at `path`."""
     if path.exists() and not path.is_dir():
         raise NotADirectory(f"{path} is a file: a repository needs a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise NotEmpty(
-            f"{path} holds files and is no repository: name a new folder, or make it one with "
-            f"`arborfs init {path}` and bring the files in with `arborfs import`"
-        )
-    with contextlib.suppress(RepositoryExists):  # made by somebody else just now
-        Engine.create(path, _whoever()).close()
+    make_directory(path)
+    with alone_in(path):  # of several who come at once, one makes it
+        if not (folder(path) / "config.json").is_file():
+            _require_nothing_else(path)
+            with contextlib.suppress(RepositoryExists):  # made by `init` just now
+                Engine.create(path, _whoever()).close()
     made = _repository(str(path))
     if made is None:
         raise NotARepository(f"{path} was made a repository, and is none any more")
     return made
+
+
+def _require_nothing_else(path: Path) -> None:
+    """NotEmpty for a folder that holds anything but the beginnings of a repository."""
+    if any(found != folder(path) for found in path.iterdir()):
+        raise NotEmpty(
+            f"{path} holds files and is no repository: name a new folder, or make it one with "
+            f"`arborfs init {path}` and bring the files in with `arborfs import`"
+        )
 
 
 def _whoever() -> Author:

@@ -75,6 +75,17 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a directory itself alone among all who do so; waits for it. Leaves nothing in it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def together(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` with others who do so, while nobody holds it alone; waits for it. Errors as `alone`."""
     with _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_SH):

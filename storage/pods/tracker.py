@@ -50,10 +50,11 @@ class ProgressTracker(TaskReader):
 
     def _opened(self, place: Place, clone: bool) -> Store:
         store = super()._opened(place, clone)
-        if place.files.attributes(place.path).get(KIND) != TRACKER:
-            if not self._writeable or store.count():
+        if not _is_marked(place):
+            if self._writeable and not store.count():
+                place.files.set_attributes(place.path, {KIND: TRACKER})
+            elif not _is_marked(place):  # once more: somebody may have made one just now, marked before its first task
                 raise Unsupported(f"{place.given} is a POD and no tracker: make it one with convert_to_tracker()")
-            place.files.set_attributes(place.path, {KIND: TRACKER})
         store.merge = merged
         return store
 
@@ -205,6 +206,10 @@ class ProgressTracker(TaskReader):
         """As try_keys, the tasks alone."""
         items = self.try_items(allow_aborted)
         return Tasks(lambda: (value for _, value in items), items.__len__, progress=progress)
+
+
+def _is_marked(place: Place) -> bool:
+    return place.files.attributes(place.path).get(KIND) == TRACKER
 
 
 def merged(base: JSON, mine: JSON, theirs: JSON) -> JSON:

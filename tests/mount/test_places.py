@@ -171,6 +171,36 @@ def test_a_child_process_opens_its_own(repository):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+MAKE = """
+import sys
+from storage.places import place_of
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    place_of(f"{sys.argv[1]}/{number}", make=True).files.edit("n", lambda old: b"1" + (old or b""))
+"""
+
+
+def test_several_processes_make_one_at_once(tmp_path):
+    command = [sys.executable, "-W", "error", "-c", MAKE, str(tmp_path)]
+    makers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    try:
+        for maker in makers:
+            assert maker.stdout.readline() == "ready\n"
+        for maker in makers:
+            maker.stdin.write("go\n")
+            maker.stdin.flush()
+        assert [maker.communicate(timeout=60) for maker in makers] == [("", "")] * 4
+    finally:
+        for maker in makers:
+            maker.kill()
+            maker.communicate()
+    assert [place_of(tmp_path / str(number)).files.read("n") for number in range(10)] == [b"1111"] * 10
+
+
 def test_nothing_has_to_be_closed_at_the_end(tmp_path):
     program = f"""
 from storage.places import place_of

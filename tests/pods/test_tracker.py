@@ -289,16 +289,17 @@ def test_merging_tasks():
 WORKER = """
 import sys
 from storage.pods import Tracker
-tracker = Tracker(sys.argv[1], max_tries=1)
+tracker = Tracker(sys.argv[1], max_tries=int(sys.argv[2]))
 print("ready")
 sys.stdin.readline()
-print(sum(tracker.try_it(f"k{number}") for number in range(300)))
+print(sum(tracker.try_it(f"k{number % int(sys.argv[3])}") for number in range(300)))
 """
 
 
-def test_no_task_is_begun_twice(place):
+@pytest.mark.parametrize("max_tries, tasks, tries", [(1, 300, 300), (1000, 1, 1000), (10, 150, 4 * 300)])
+def test_no_task_is_begun_more_often_than_counted(place, max_tries, tasks, tries):
     """Four processes go for the same tasks in the same order, added by whoever comes first."""
-    workers = [begun(WORKER, place) for _ in range(4)]
+    workers = [begun(WORKER, place, max_tries, tasks) for _ in range(4)]
     try:
         for worker in workers:
             assert worker.stdout.readline() == "ready\n"
@@ -311,9 +312,8 @@ def test_no_task_is_begun_twice(place):
             worker.kill()
             worker.wait()
     assert [error for _, error in ends] == [""] * 4
-    assert sum(int(out) for out, _ in ends) == 300
-    tracker = Tracker(place)
-    assert tracker.counts() == (300, 0, 300, 0, 300, 300)
+    assert sum(int(out) for out, _ in ends) == tries
+    assert Tracker(place).counts() == (tasks, 0, tasks, 0, tasks, tries)
 
 
 def test_a_file_that_is_no_task_is_told(place):
