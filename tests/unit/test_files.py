@@ -256,3 +256,17 @@ def test_what_is_not_to_be_packed_is_stored_as_it_is(repository, tree):
     tree.write_many({"plain": data[::-1]}, compression="none")
     assert packed < len(data) / 2 and stored() - packed >= len(data)
     assert tree.read("plain") == data[::-1]
+
+
+def test_where_links_lead(repository, engine):
+    engine.working_tree("main").make_symlink((b"link",), b"../some/where")
+    with Repository(repository) as opened:
+        tree = opened.files()
+        tree.write("x", b"1")
+        frozen = opened.files(commit=tree.commit("linked"))
+        for files in (tree, frozen):
+            assert files.info("link").kind == "link" and files.target("link") == "../some/where"
+            with pytest.raises(ValueError, match="is no link"):
+                files.target("x")
+            with pytest.raises(NotFound):
+                files.target("nothing")
