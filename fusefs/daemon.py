@@ -11,7 +11,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from fusefs.invalidate import Notifier, watch
+from fusefs.invalidate import Notifier, Watch
 from fusefs.lanes import Lanes
 from fusefs.layout import Owner
 from fusefs.logs import logging_to
@@ -96,7 +96,7 @@ async def _serve(
 
     async with trio.open_nursery() as nursery:
         lanes.start(nursery)
-        nursery.start_soon(watch, view, notifier)
+        nursery.start_soon(Watch(view, notifier).run)
         nursery.start_soon(end_on_signal)
         nursery.start_soon(tune)
         await pyfuse3.main(min_tasks=IDLE_TASKS)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
+from fusefs.errnos import boundary
 from fusefs.inotify import drain, watching
 from fusefs.view import View
 from fusefs.working import Notice
@@ -25,6 +26,8 @@ INTERVAL = 0.05
 """Seconds between two looks at the index: our own changes wake us as well."""
 LOOK_ANYWAY = 2.0
 """Seconds to a look without a wake-up, on file systems that do not tell."""
+AGAIN = 1.0
+"""Seconds to the next look after one that failed."""
 SLICE = 500
 """Notices made in one go before other requests get a turn."""
 
@@ -79,22 +82,49 @@ class Notifier:
                     log.warning("the kernel did not take the notice %s: %s", notice, error)
 
 
-async def watch(view: View, notifier: Notifier) -> None:
-    """Take in what other processes change, for ever: when the index is written to, and at most every 50 ms."""
-    bell = watching(view.engine.index_file)
-    if bell is None:
-        log.info("inotify is not to be had: looking for changes by other processes every %g s", INTERVAL)
-    try:
-        seen = view.engine.generation()
-        while True:
-            await _changed(bell)
-            seen, changes = view.engine.changes(seen)
-            if changes is None or changes:
-                await tell(view.rechecked(changes), notifier)
-            await trio.sleep(INTERVAL)
-    finally:
-        if bell is not None:
-            os.close(bell)
+class Untold(Exception):
+    """What others changed could not be taken in; the log says why."""
+
+
+class Watch:
+    """Takes in what other processes change, for ever. What goes wrong is logged and told in the statistics, and tried again."""
+
+    def __init__(self, view: View, notifier: Notifier) -> None:
+        self.statistics = view.statistics
+        self._view = view
+        self._notifier = notifier
+        self._seen = view.engine.generation()
+        self._missed = False
+
+    async def run(self) -> None:
+        """Look when the index is written to, and at most every 50 ms."""
+        bell = watching(self._view.engine.index_file)
+        if bell is None:
+            log.info("inotify is not to be had: looking for changes by other processes every %g s", INTERVAL)
+        try:
+            while True:
+                if not self._missed:
+                    await _changed(bell)
+                try:
+                    await self.take_in_changes()
+                    await trio.sleep(INTERVAL)
+                except Untold:
+                    # It may have been half done: the next time anything counts as changed.
+                    self._missed = True
+                    await trio.sleep(AGAIN)
+        finally:
+            if bell is not None:
+                os.close(bell)
+
+    @boundary(Untold)
+    async def take_in_changes(self) -> None:
+        """Tell the kernel what has changed since the last time."""
+        seen, changes = self._view.engine.changes(self._seen)
+        if self._missed:
+            changes = None
+        if changes is None or changes:
+            await tell(self._view.rechecked(changes), self._notifier)
+        self._seen, self._missed = seen, False
 
 
 async def _changed(bell: int | None) -> None:

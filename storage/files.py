@@ -179,21 +179,32 @@ class Files:
         self._stored(lambda tree: tree.put_file(tree_path(path), _source(data)))
 
     def write_many(
-        self, files: Mapping[str, Data | None], *, new: FilePath | None = None, needs: FilePath | None = None
+        self,
+        files: Mapping[str, Data | None],
+        *,
+        new: FilePath | None = None,
+        needs: FilePath | None = None,
+        compression: str = "",
     ) -> None:
         """Make, replace or (None) remove many files in one step; missing directories are made.
 
         What is refused of one of them is refused of all. Removing what is not there is well. With `new`, Exists where there
-        is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step.
+        is anything at that path yet; with `needs`, NotFound where there is nothing at that one: both as of that step. With
+        the `compression` "none", what is no sample is stored as it is.
         """
         conditions = (None if new is None else tree_path(new), None if needs is None else tree_path(needs))
         if all(data is None or (isinstance(data, bytes) and len(data) <= INLINE_MAX) for data in files.values()):
-            self._write_many(self._writeable(), files, *conditions)  # nothing is stored that gc could take
+            self._write_many(self._writeable(), files, *conditions, compression)  # nothing is stored that gc could take
         else:
-            self._stored(lambda tree: self._write_many(tree, files, *conditions))
+            self._stored(lambda tree: self._write_many(tree, files, *conditions, compression))
 
     def _write_many(
-        self, tree: WorkingTree, files: Mapping[str, Data | None], new: Path | None, needs: Path | None
+        self,
+        tree: WorkingTree,
+        files: Mapping[str, Data | None],
+        new: Path | None,
+        needs: Path | None,
+        compression: str,
     ) -> None:
         schemas: dict[Path, Schema | None] = {}
         entries: list[tuple[Path, Entry | None]] = []
@@ -214,7 +225,9 @@ class Files:
             source, schema = _source(data), sample_schema(schemas[parent], path[-1])
             if schema is not None and not source.size and not schema.takes_empty:
                 schema = None
-            entries.append((path, stored_entry(tree.objects, source, schema, path_text(path), now)))
+            entries.append(
+                (path, stored_entry(tree.objects, source, schema, path_text(path), now, compression=compression))
+            )
         tree.put_files(entries, made, new=new, needs=needs)
 
     def write_samples(
@@ -453,7 +466,7 @@ class _Reading(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         """Fill a buffer as far as there is something to read; how many bytes that are."""
         target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self._content.read(self._at, len(target))
+        data = self._content.piece(self._at, len(target))
         target[: len(data)] = data
         self._at += len(data)
         return len(data)

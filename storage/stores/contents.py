@@ -75,6 +75,14 @@ class Content:
             offset += len(piece)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def piece(self, offset: int, size: int) -> bytes | memoryview:
+        """The first bytes of what `read` gives, as many as lie together: nothing is copied to join them. Empty only at the
+        end.
+        """
+        at = bisect_right(self._starts, offset)
+        end = self._starts[at] if at < len(self._starts) else self.size
+        return self.read(offset, min(size, end - offset))
+
     def _small(self, offset: int, end: int) -> bytes:
         if not self._head:
             return self._inline if offset == 0 and end == self.size else self._inline[offset:end]
@@ -311,6 +319,7 @@ def stored_entry(
     mtime: int,
     attributes: Attributes = PLAIN,
     before: Sequence[ChunkRef] = (),
+    compression: str = "",
 ) -> Entry:
     """Store a file's contents; the entry to stage. With a schema it must be a sample: SchemaMismatch, InvalidSample.
 
@@ -319,7 +328,7 @@ def stored_entry(
     """
     kept = Attributes(attributes.mode, attributes.uid, attributes.gid, attributes.xattrs)
     if schema is None:
-        flags, value = store_payload(objects, source, 0, 1, before)
+        flags, value = store_payload(objects, source, 0, 1, before, compression)
         return Entry(Kind.FILE, source.size, mtime, kept, flags, value)
     flags, value, found = store_sample(objects, source, schema, what, before)
     with_header = Attributes(kept.mode, kept.uid, kept.gid, kept.xattrs, found.header, found.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -176,13 +176,12 @@ def _state(place: Place, path: str) -> State:
 
 
 def _column(labels: Labels, key: Key, paths: Iterable[str]) -> Iterator[Scalar | None]:
-    """The value that each path has under a key, None where it has none."""
-    # A dict keeps the order of what was in it first: no look-up for each of 100,000 paths.
+    """The value that each path has under a key, None where it has none; then those of others."""
+    # A dict keeps the order of what was in it first, and others come after them: no look-up for each of 100,000 paths.
     found: dict[str, Scalar | None] = dict.fromkeys(paths)
-    count = len(found)
     for value in labels.values(key):
         found |= dict.fromkeys(labels.having(key, value), value)
-    return islice(found.values(), count)
+    return iter(found.values())
 
 
 def _flat(treants: Iterable[object]) -> Iterator[Spot]:
@@ -216,7 +215,7 @@ def _spot(path: str | os.PathLike[str]) -> Spot:
 def grouped(bundle: Bundle, names: Sequence[str]) -> dict[tuple[Scalar, ...], Bundle]:
     """The members by their values of several categories, each group in the bundle's order; without those that lack one."""
     columns = [bundle._values(name) for name in names]
-    rows = {place: zip(*(column[place] for column in columns), strict=True) for place, _ in bundle._items.stretches}
+    rows = {place: zip(*(column[place] for column in columns), strict=False) for place, _ in bundle._items.stretches}
     groups: dict[tuple[Scalar, ...], list[tuple[Place, list[str]]]] = {}
     for place, paths in bundle._items.stretches:
         here: defaultdict[tuple[Scalar | None, ...], list[str]] = defaultdict(list)

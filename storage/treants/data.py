@@ -55,7 +55,8 @@ class Data:
         """
         name, contents = self._encoded(data, allow_pickle)
         path = self._path(handle)
-        self._tree.put_files({f"{path}/{kind}": contents if kind == name else None for kind in FILES})
+        files = {f"{path}/{kind}": contents if kind == name else None for kind in FILES}
+        self._tree.put_files(files, arrays.compression(contents))
 
     def append(self, handle: str, data: object, *, allow_pickle: bool | None = None) -> None:
         """Put the rows of a DataFrame or Series behind those stored, of the same kind and with the same columns (Unsupported, a

@@ -286,13 +286,13 @@ class Treant(Tree):
         """Its data, by handle."""
         return Data(self, self.allow_pickle)
 
-    def put_files(self, files: Mapping[str, Contents | None]) -> None:
+    def put_files(self, files: Mapping[str, Contents | None], compression: str = "") -> None:
         """Write and remove files of its tree, by paths from the top of that, in one step. NotATreant, also if it goes just
         now.
         """
         place = self.place
         try:
-            place.files.write_many(files, needs=_below(place.path, self._file))
+            place.files.write_many(files, needs=_below(place.path, self._file), compression=compression)
         except NotFound:
             self.require()
             raise

@@ -71,11 +71,11 @@ class Tree(Veg):
         if not self.place.files.is_directory(self.place.path):
             raise TreeNotFound(f"Tree doesn't exist: {self.abspath}")
 
-    def put_files(self, files: Mapping[str, Contents | None]) -> None:
+    def put_files(self, files: Mapping[str, Contents | None], compression: str = "") -> None:
         """Write and remove files of the tree that it is in, by paths from the top of that, in one step. It is made if need
         be.
         """
-        self.make().place.files.write_many(files)
+        self.make().place.files.write_many(files, compression=compression)
 
     def commit(self, message: str) -> str:
         """Freeze everything staged on its branch and return the commit's name, 64 hexadecimal digits. NothingToCommit."""

@@ -245,10 +245,15 @@ def test_members_of_several_trees(tmp_path, repository):
     Tree(repository).commit("planted")
     second = Treant(tmp_path / "elsewhere", tags=["old"], categories={"home": "city"})
     bundle = Bundle(first[0], second, first[1])
+    assert [bundle[at].name for at in (0, 1, 2, -1, -2)] == ["elm", "elsewhere", "maple", "maple", "elsewhere"]
+    assert bundle[1:].names == ["elsewhere", "maple"] and bundle[[2, 1]].names == ["maple", "elsewhere"]
+    with pytest.raises(IndexError):
+        bundle[3]
     assert bundle.tags["old"] == [True, True, False] and bundle.tags[{"old"}] == [False, False, True]
     assert bundle.get("old", home="city").names == ["elsewhere"] and bundle.tags.all == set()
     groups = bundle.categories.groupby("home")
     assert {home: group.names for home, group in groups.items()} == {"wood": ["elm", "maple"], "city": ["elsewhere"]}
+    assert bundle[[2, 0]].categories.groupby(["bark", "home"])[("mossy", "wood")].names == ["elm"]
 
 
 def test_a_commit_and_its_branch_are_two_trees(repository, mounted):

@@ -498,3 +498,12 @@ for use in (lambda: treant.data["t"], lambda: treant.tags.fuzzy("elms")):
 def test_names_of_errors_are_those_of_the_call(treant):
     with pytest.raises(InvalidName):
         treant.data["../x"] = np.arange(3)
+
+
+def test_long_arrays_are_packed_where_that_pays(treant):
+    treant.data["zeros"] = np.zeros(1 << 18)
+    assert stored(treant) < 1 << 20
+    random = np.random.default_rng(1).standard_normal(1 << 18)
+    treant.data["random"] = random
+    assert stored(treant) >= random.nbytes
+    assert np.array_equal(treant.data["random"], random) and not treant.data["zeros"].any()

@@ -244,3 +244,15 @@ def test_a_lock_is_held_alone(tree):
     for thread in threads:
         thread.join()
     assert inside == []
+
+
+def test_what_is_not_to_be_packed_is_stored_as_it_is(repository, tree):
+    def stored() -> int:
+        return sum(file.stat().st_size for file in (repository / ".arborfs" / "segments").glob("*.log"))
+
+    data = b"the same again and again" * 50_000
+    tree.write_many({"packed": data})
+    packed = stored()
+    tree.write_many({"plain": data[::-1]}, compression="none")
+    assert packed < len(data) / 2 and stored() - packed >= len(data)
+    assert tree.read("plain") == data[::-1]
