@@ -428,10 +428,9 @@ class EntryWriter(WorkingReader):
         return replace(entry, mtime=known.mtime) if known is not None and known.mtime else entry
 
     def _edit_root(self, changed: Callable[[Entry], Entry], mtime: int | None) -> Entry:
-        before = self.entry(())
-        entry = changed(before)
         with self._change() as change:
             root, _ = change.root()
+            entry = changed(self._root_entry(change.txn))
             change.set_root(encode_head(entry))
             change.structural = True
             if mtime is not None:

@@ -1,6 +1,7 @@
 """Mode, owner and xattrs of a branch's root: staged, told as `.`, committed, merged and taken back like any directory's."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -184,3 +185,19 @@ def test_a_checkout_tells_of_them(repository):
         assert diff.attributes.files == (".",) and len(diff) == 1
         co.commit("mode")
         assert co.diff.status() == "CLEAN"
+
+
+def test_two_who_change_the_root_at_once_keep_both_changes(repository):
+    with Engine.open(repository) as one, Engine.open(repository) as other:
+        trees = [one.working_tree("main"), other.working_tree("main")]
+
+        def change(number: int) -> None:
+            for count in range(30):
+                trees[number % 2].set_attributes((), xattrs={f"user.{number}.{count}".encode(): b"x"})
+
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(trees[0].entry(()).attributes.xattrs) == 120
