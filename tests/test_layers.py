@@ -53,6 +53,7 @@ LAYERS = [
     ["storage.formats"],
     ["storage.importing", "storage.exporting", "storage.external"],
     ["storage.reports", "storage.rows"],
+    ["storage.file_reader", "storage.file_samples"],
     ["storage.checkout", "storage.files"],
     ["storage.repository"],
     ["storage.loaders", "storage.bulk", "storage.places"],
