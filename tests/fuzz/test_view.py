@@ -131,7 +131,7 @@ class TestControlFiles:
     def test_names_in_it(self, top, where):
         control = top.child(where).child(b"main" if where == b"branches" else b"v1").child(b".arborfs")
         there = [name for name, _, _ in control.listing().entries(0)]
-        assert set(there) <= {*CONTROL_FILES, b"rejected", b"diff", b"conflicts", b"stats.json"}
+        assert set(there) <= {*CONTROL_FILES, b"by", b"rejected", b"diff", b"conflicts", b"stats.json"}
 
         @FUZZ
         @given(st.binary(min_size=1, max_size=300))

@@ -113,7 +113,7 @@ class TestCommits:
 
     def test_control_files_of_a_snapshot(self, mount, history):
         control = mount.path / "commits" / "main~1" / ".arborfs"
-        assert sorted(os.listdir(control)) == ["commit", "diff", "log", "log.json", "stats.json"]
+        assert sorted(os.listdir(control)) == ["by", "commit", "diff", "log", "log.json", "stats.json"]
         assert (control / "commit").read_text().strip() == history[1]
         assert [row["message"] for row in json.loads((control / "log.json").read_text())] == ["commit 1", "commit 0"]
         assert (control / "log").read_text().count("\n") == 2
@@ -204,6 +204,7 @@ class TestControl:
     def test_hidden_but_there(self, mount, history):
         assert ".arborfs" not in os.listdir(mount.main)
         names = [
+            "by",
             "commit",
             "conflicts",
             "diff",
