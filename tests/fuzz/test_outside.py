@@ -30,6 +30,7 @@ from tests.fuzz.mutations import FUZZ
 SECONDS = 4.0
 """For what takes 100 ms."""
 MEMORY = 1 << 30
+"""Beside what the tests' own process has."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,8 @@ def in_child(path: Path, seconds: float) -> str:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, seconds)
             # RLIMIT_DATA and not RLIMIT_AS: the index is mapped as 1 TiB of addresses.
-            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+            most = private_bytes() + MEMORY
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
             os.write(writing, use(path).encode())
         except BaseException:  # noqa: BLE001  # told to the parent, which fails
             os.write(writing, traceback.format_exc()[-4000:].encode())
@@ -112,6 +114,12 @@ def in_child(path: Path, seconds: float) -> str:
         pytest.fail(f"ended by {signal.Signals(os.WTERMSIG(status)).name}")
     assert found in ("right", "told"), found
     return found
+
+
+def private_bytes() -> int:
+    """The memory of this process that RLIMIT_DATA counts."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmData:")[2].split()[0]) * 1024
 
 
 def without_index(home: Path) -> None:
