@@ -23,7 +23,7 @@ BAR = 40
 @click.option("--interval", default=1.0, show_default=True, metavar="SECONDS", help="How often --follow looks.")
 @json_option
 def tracker(path: Path, follow: bool, interval: float, as_json: bool) -> None:
-    """Show how far the tasks of the tracker at PATH are, also while workers run.
+    """Show how far the tracker at PATH is, also while workers run.
 
     PATH is in a mount or in a repository's folder. Tried are tasks that were begun at least once; what is neither done nor
     given up is still to do. With --follow and --json an object is printed for each change.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from storage.engine import Engine
-from storage.errors import NothingToCommit
+from storage.errors import InBatch, NothingToCommit
 from storage.model.records import Author
 from storage.repository import Repository
 
@@ -68,14 +70,19 @@ class Datasets(RuleBasedStateMachine):
     @rule(name=NAMES)
     def make(self, name: str) -> None:
         if name not in self.model:
-            self.co.datasets.init_dataset(name, LENGTHS[name], np.int32, variable_shape=name == "any")
-            self.model[name] = {}
+            with self.refused_in_a_batch():
+                self.co.datasets.init_dataset(name, LENGTHS[name], np.int32, variable_shape=name == "any")
+                self.model[name] = {}
+
+    def refused_in_a_batch(self) -> AbstractContextManager[object]:
+        return pytest.raises(InBatch) if self.batches else nullcontext()
 
     @rule(name=NAMES)
     def drop(self, name: str) -> None:
-        if name in self.model and name not in self.batches:
-            del self.co.datasets[name]
-            del self.model[name]
+        if name in self.model:
+            with self.refused_in_a_batch():
+                del self.co.datasets[name]
+                del self.model[name]
 
     @rule(name=NAMES, key=KEYS, number=NUMBERS)
     def put(self, name: str, key: str, number: int) -> None:
