@@ -16,7 +16,7 @@ from storage.disk import files
 from storage.disk.appending import Segment
 from storage.disk.index import Index, Txn, number_key
 from storage.disk.segments import Record, SegmentKind, Segments
-from storage.errors import StorageFailed, StorageFull
+from storage.errors import Closed, Corrupt, StorageFailed, StorageFull
 from storage.model.records import Place
 from storage.stores.tails import END, trusted_end
 
@@ -173,8 +173,11 @@ class Log:
 
     def _take_back(self, segment: Segment, end: int) -> None:
         try:
-            segment.take_back(end)
-        except (StorageFailed, StorageFull):
+            # Ctrl-C may come when the transaction has been made: what is acknowledged stays.
+            with self._index.read() as txn:
+                row = txn.get(number_key(segment.id), db=self._index.ends)
+            segment.take_back(max(end, END.unpack(row)[0]) if row else end)
+        except (StorageFailed, StorageFull, Corrupt, Closed):
             # Nothing may ever be written behind it: whoever adopts the segment cuts it off first.
             self._open.pop(segment.kind).close()
 
